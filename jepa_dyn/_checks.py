@@ -1,0 +1,99 @@
+"""Checks of arguments on the host, before any tracing: one vocabulary for all error messages.
+
+Every public function runs these on concrete values only. Under `jit`, `vmap` or `grad` the arguments are tracers, whose
+values do not exist yet: there the checks pass, and the function's docstring says what it returns outside its domain.
+Message grammar: Argument `name` must <what is allowed>, but <what was found>.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def is_traced(*values: Any) -> bool:
+    """True where any leaf of the values is a tracer, so that its value cannot be looked at."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def describe_failures(value: np.ndarray, good: np.ndarray) -> str:
+    """'is -0.5' for one number; '3 of 8 values are not, the first at index (2,): -0.5' for an array."""
+    if value.ndim == 0:
+        return f"is {value!s}"
+    first = tuple(int(i) for i in np.argwhere(~good)[0])
+    return f"{int((~good).sum())} of {value.size} values are not, the first at index {first}: {value[first]!s}"
+
+
+def require(name: str, value: Any, allowed: str, predicate: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Raises ValueError unless `predicate` holds for every element; passes on tracers.
+
+    `allowed` completes the sentence "Argument `name` must ...".
+    """
+    if is_traced(value):
+        return
+    array = np.asarray(value)
+    if array.dtype == object or array.dtype.kind in "USV":
+        raise TypeError(f"Argument `{name}` must be numeric, but has type {type(value).__name__}.")
+    with np.errstate(invalid="ignore"):
+        good = np.broadcast_to(np.asarray(predicate(array)), array.shape)
+    if not good.all():
+        raise ValueError(f"Argument `{name}` must {allowed}, but {describe_failures(array, good)}.")
+
+
+def require_finite(name: str, value: Any) -> None:
+    require(name, value, "be finite", np.isfinite)
+
+
+def require_positive(name: str, value: Any, why: str = "") -> None:
+    require(name, value, "be finite and > 0" + (f" ({why})" if why else ""), lambda a: np.isfinite(a) & (a > 0))
+
+
+def require_nonnegative(name: str, value: Any, why: str = "") -> None:
+    require(name, value, "be finite and >= 0" + (f" ({why})" if why else ""), lambda a: np.isfinite(a) & (a >= 0))
+
+
+def require_fraction(name: str, value: Any) -> None:
+    require(name, value, "lie strictly between 0 and 1", lambda a: (a > 0) & (a < 1))
+
+
+def require_not_empty(name: str, value: Any) -> None:
+    if np.size(value) == 0:
+        raise ValueError(f"Argument `{name}` must hold at least one value, but has shape {np.shape(value)}.")
+
+
+def require_increasing(name: str, value: Any) -> None:
+    """Times: finite, >= 0, not empty, strictly increasing along the last axis."""
+    require_not_empty(name, value)
+    require_nonnegative(name, value)
+    if is_traced(value):
+        return
+    array = np.asarray(value)
+    if array.ndim == 0:
+        raise ValueError(f"Argument `{name}` must have at least one axis, but is the single number {array!s}.")
+    steps = np.diff(array, axis=-1)
+    if not (steps > 0).all():
+        index = tuple(int(i) for i in np.argwhere(~(steps > 0))[0])
+        later = (*index[:-1], index[-1] + 1)
+        raise ValueError(
+            f"Argument `{name}` must be strictly increasing, but {array[later]!s} follows {array[index]!s} at index {later}."
+        )
+
+
+def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        import difflib
+
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Argument `{name}` must be one of {', '.join(map(repr, choices))}, but is {value!r}.{hint}")
+
+
+def require_broadcastable(**named: Any) -> None:
+    """Raises ValueError naming the arguments and shapes that do not broadcast together."""
+    shapes = {name: np.shape(value) for name, value in named.items()}
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        listed = ", ".join(f"`{name}` {shape}" for name, shape in shapes.items())
+        raise ValueError(f"Shapes of the arguments must broadcast together, but are {listed}.") from None
