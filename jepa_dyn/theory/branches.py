@@ -18,12 +18,15 @@ from jax.nn import softplus
 from jaxtyping import Array, Float, Int
 
 GROW, SHRINK, DECAY = 0, 1, 2
+Branch = Int[Array, "..."] | int
 
 
 def select(
-    branch: Int[Array, "..."], grow: Float[Array, "..."], shrink: Float[Array, "..."], decay: Float[Array, "..."]
+    branch: Branch, grow: Float[Array, "..."], shrink: Float[Array, "..."], decay: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """The value that belongs to each lane's branch."""
+    """The value that belongs to each lane's branch; a branch known in Python leaves the others out of the program."""
+    if isinstance(branch, int):
+        return (grow, shrink, decay)[branch]
     return jnp.where(branch == GROW, grow, jnp.where(branch == SHRINK, shrink, decay))
 
 
@@ -33,7 +36,7 @@ def log_one_minus_exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(near, jnp.log(-jnp.expm1(jnp.where(near, x, -1.0))), jnp.log1p(-jnp.exp(jnp.where(near, -1.0, x))))
 
 
-def clip_to_branch(x: Float[Array, "..."], branch: Int[Array, "..."]) -> tuple[Array, Array, Array]:
+def clip_to_branch(x: Float[Array, "..."], branch: Branch) -> tuple[Array, Array, Array]:
     """x three times, each safe to use in one branch: < 0 for grow, > 0 for shrink, any for decay."""
     tiny = jnp.finfo(x.dtype).tiny
     return (
@@ -43,19 +46,19 @@ def clip_to_branch(x: Float[Array, "..."], branch: Int[Array, "..."]) -> tuple[A
     )
 
 
-def z_from_log_y(x: Float[Array, "..."], branch: Int[Array, "..."]) -> Float[Array, "..."]:
+def z_from_log_y(x: Float[Array, "..."], branch: Branch) -> Float[Array, "..."]:
     """Coordinate z of the state y = e^x."""
     below, above, any_x = clip_to_branch(x, branch)
     return select(branch, below - log_one_minus_exp(below), -log_one_minus_exp(-above), softplus(-any_x))
 
 
-def log_y_from_z(z: Float[Array, "..."], branch: Int[Array, "..."]) -> Float[Array, "..."]:
+def log_y_from_z(z: Float[Array, "..."], branch: Branch) -> Float[Array, "..."]:
     """x = log y of the coordinate z."""
     positive = jnp.where(branch == GROW, 1.0, jnp.maximum(z, jnp.finfo(z.dtype).tiny))
     log_gap = log_one_minus_exp(-positive)
     return select(branch, -softplus(-z), -log_gap, -(positive + log_gap))
 
 
-def speed_factor(x: Float[Array, "..."], branch: Int[Array, "..."]) -> Float[Array, "..."]:
+def speed_factor(x: Float[Array, "..."], branch: Branch) -> Float[Array, "..."]:
     """dx/dz: 1 - y for grow and shrink, -(1 + y) for decay."""
     return jnp.where(branch == DECAY, -(1 + jnp.exp(x)), -jnp.expm1(jnp.where(branch == DECAY, -1.0, x)))

@@ -79,7 +79,7 @@ def jepa_critical_time_log(eps: ArrayLike, args: ModeParameters) -> Float[Array,
 
 
 def mae_critical_time_leading(eps: ArrayLike, args: ModeParameters) -> Float[Array, "..."]:
-    """t* ~ L / (lam (L-1) eps^((L-1)/L)), L > 1; the error is of order one: see `mae_critical_time_constant`.
+    """t* ~ L / (lam (L-1) eps^((L-1)/L)), L > 1; the error is of order one, eq. (113).
 
     Source: Littwin 2024, eqs (16), (112).
     """

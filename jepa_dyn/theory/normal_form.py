@@ -20,12 +20,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jepa_dyn.theory.branches import (
     DECAY,
     GROW,
     SHRINK,
+    Branch,
     log_one_minus_exp,
     log_y_from_z,
     select,
@@ -73,7 +74,6 @@ def _grow_early(x0: Array, sigma: Array, n: Array, time_to_half: Array) -> Array
     In both the unknown enters through log1p(n T)/n, which is the identity as long as y << 1, so that Newton needs few steps.
     """
     half = half_log_y(n)
-    branch = jnp.full(n.shape, GROW)
     backward = n > 1e-3
     order = jnp.where(backward, n, 1.0)
 
@@ -85,8 +85,8 @@ def _grow_early(x0: Array, sigma: Array, n: Array, time_to_half: Array) -> Array
     target = backward_level(x0, jnp.log(remaining))
 
     def backward_step(x: Array) -> Array:
-        level = backward_level(x, jnp.log(scaled_time(x, half, half - x, n, branch)))
-        slope = order * jnp.exp(-order * (x - half) - level) / speed_factor(x, branch)
+        level = backward_level(x, jnp.log(scaled_time(x, half, half - x, n, GROW)))
+        slope = order * jnp.exp(-order * (x - half) - level) / speed_factor(x, GROW)
         return (level - target) / slope
 
     rate = jnp.where(backward, -1.0, -n)
@@ -101,8 +101,8 @@ def _grow_early(x0: Array, sigma: Array, n: Array, time_to_half: Array) -> Array
 
     def forward_step(x: Array) -> Array:
         dx = x - x0
-        time = scaled_time(x0, x, dx, n, branch)
-        slope = jnp.exp(rate * dx) / (speed_factor(x, branch) * (1 + rate * time))
+        time = scaled_time(x0, x, dx, n, GROW)
+        slope = jnp.exp(rate * dx) / (speed_factor(x, GROW) * (1 + rate * time))
         return (forward_target - forward_level(time)) / slope
 
     def step(x: Array) -> Array:
@@ -116,22 +116,20 @@ def _grow_early(x0: Array, sigma: Array, n: Array, time_to_half: Array) -> Array
 
 def _grow_late(anchor: Array, time_after: Array, n: Array) -> Array:
     """z after the half height (or after a later start): Newton on z, whose speed y^n is of order one there."""
-    branch = jnp.full(n.shape, GROW)
-    z_anchor = z_from_log_y(anchor, branch)
+    z_anchor = z_from_log_y(anchor, GROW)
 
     def step(z: Array) -> Array:
         inside = jnp.minimum(z, _largest_z(z))
-        x = log_y_from_z(inside, branch)
-        short = time_after - scaled_time(anchor, x, x - anchor, n, branch)
+        x = log_y_from_z(inside, GROW)
+        short = time_after - scaled_time(anchor, x, x - anchor, n, GROW)
         return (inside - z) + short * jnp.exp(n * (x - anchor))
 
     return _newton(step, jnp.minimum(z_anchor + time_after, _largest_z(z_anchor)))
 
 
 def _grow_z(x0: Array, sigma: Array, n: Array) -> Array:
-    branch = jnp.full(n.shape, GROW)
     half = half_log_y(n)
-    time_to_half = scaled_time(x0, half, half - x0, n, branch)
+    time_to_half = scaled_time(x0, half, half - x0, n, GROW)
     early = sigma < time_to_half
     late_start = x0 > half
     x_early = _grow_early(
@@ -143,7 +141,7 @@ def _grow_z(x0: Array, sigma: Array, n: Array) -> Array:
     largest = jnp.log(jnp.finfo(x0.dtype).max) - 1
     magnitude = jnp.exp(jnp.minimum(jnp.log(jnp.abs(jnp.where(early, 1.0, excess))) + log_scale, largest))
     z_late = _grow_late(anchor, jnp.where(early, 1.0, jnp.sign(excess) * magnitude), n)
-    return jnp.where(early, z_from_log_y(x_early, branch), z_late)
+    return jnp.where(early, z_from_log_y(x_early, GROW), z_late)
 
 
 def _shrink_z(x0: Array, sigma: Array, n: Array) -> Array:
@@ -151,17 +149,16 @@ def _shrink_z(x0: Array, sigma: Array, n: Array) -> Array:
 
     With I(u) = int_0^u v^n/(1-v) dv >= u^(n+1)/(n+1), u = 1/y, the time since y = infinity bounds u from above.
     """
-    branch = jnp.full(n.shape, SHRINK)
-    z0 = z_from_log_y(x0, branch)
+    z0 = z_from_log_y(x0, SHRINK)
     infinity = jnp.maximum(x0, 300.0)
-    since_infinity = -scaled_time(x0, infinity, infinity - x0, n, branch)
+    since_infinity = -scaled_time(x0, infinity, infinity - x0, n, SHRINK)
     log_u = (jnp.log(n + 1) + jnp.log(since_infinity + sigma) - n * x0) / (n + 1)
     bound = jnp.where(log_u < -1e-3, -log_one_minus_exp(jnp.minimum(log_u, -1e-3)), jnp.inf)
 
     def step(z: Array) -> Array:
         inside = jnp.minimum(z, _largest_z(z))
-        x = log_y_from_z(inside, branch)
-        excess = scaled_time(x0, x, x - x0, n, branch) - sigma
+        x = log_y_from_z(inside, SHRINK)
+        excess = scaled_time(x0, x, x - x0, n, SHRINK) - sigma
         return (inside - z) - excess * jnp.exp(n * (x - x0))
 
     start = jnp.minimum(z0 + sigma, jnp.maximum(bound, z0))
@@ -170,16 +167,15 @@ def _shrink_z(x0: Array, sigma: Array, n: Array) -> Array:
 
 def _decay_z(x0: Array, sigma: Array, n: Array) -> Array:
     """z on the decay branch: Newton in log(time) against log(z - z0), from y0/y >= e^(z - z0), right of the root for n > 0."""
-    branch = jnp.full(n.shape, DECAY)
-    z0 = z_from_log_y(x0, branch)
+    z0 = z_from_log_y(x0, DECAY)
     target = jnp.log(sigma)
     order = jnp.where(n > 1e-12, n, 1.0)
     start = jnp.where(n > 1e-12, jnp.log1p(order * sigma) / order, sigma)
 
     def step(log_distance: Array) -> Array:
         distance = jnp.minimum(jnp.exp(log_distance), _largest_z(z0))
-        x = log_y_from_z(z0 + distance, branch)
-        time = scaled_time(x0, x, x - x0, n, branch)
+        x = log_y_from_z(z0 + distance, DECAY)
+        time = scaled_time(x0, x, x - x0, n, DECAY)
         move = -(jnp.log(time) - target) * time / (distance * jnp.exp(-n * (x - x0)))
         move = jnp.where(jnp.isfinite(time), move, -0.05)  # overflowed: far right of the root
         return (jnp.log(distance) - log_distance) + move
@@ -187,7 +183,7 @@ def _decay_z(x0: Array, sigma: Array, n: Array) -> Array:
     return z0 + jnp.exp(_newton(step, jnp.log(start)))
 
 
-def time_to_zero(x0: Float[Array, "..."], n: Float[Array, "..."], branch: Int[Array, "..."]) -> Float[Array, "..."]:
+def time_to_zero(x0: Float[Array, "..."], n: Float[Array, "..."], branch: Branch) -> Float[Array, "..."]:
     """|sigma| between y0 and y = 0: finite for n < 0 (JEPA L < 1/2, MAE L < 1), else infinity.
 
     On the decay branch it is the extinction time; on the grow branch the time since y left 0.
@@ -199,7 +195,7 @@ def time_to_zero(x0: Float[Array, "..."], n: Float[Array, "..."], branch: Int[Ar
 
 @jax.custom_jvp
 def advance(
-    x0: Float[Array, "..."], sigma: Float[Array, "..."], n: Float[Array, "..."], branch: Int[Array, "..."]
+    x0: Float[Array, "..."], sigma: Float[Array, "..."], n: Float[Array, "..."], branch: Branch
 ) -> Float[Array, "..."]:
     """z after the time sigma from log y = x0: the exact inverse of `scaled_time` (all arguments of one shape).
 
@@ -247,6 +243,5 @@ def universal_curve(s: Float[Array, "..."], n: Float[Array, "..."]) -> Float[Arr
     """
     s, n = jnp.broadcast_arrays(jnp.asarray(s), jnp.asarray(n))
     half = half_log_y(n)
-    branch = jnp.full(n.shape, GROW)
-    x = log_y_from_z(advance(half, s * jnp.exp(n * half), n, branch), branch)
+    x = log_y_from_z(advance(half, s * jnp.exp(n * half), n, GROW), GROW)
     return jnp.exp(x * (1 + n) / 2)

@@ -13,13 +13,15 @@ sum of positive terms or a short alternating one, so nothing cancels:
 Relative error below 1e-13 in float64 against mpmath over the whole domain (tests/theory/test_normal_form.py).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import digamma
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from jepa_dyn.theory.branches import DECAY, GROW, SHRINK, log_one_minus_exp, select, speed_factor, z_from_log_y
+from jepa_dyn.theory.branches import DECAY, GROW, SHRINK, Branch, log_one_minus_exp, select, speed_factor, z_from_log_y
 
 _TERMS = 54  # 2^-54: the series are used for arguments up to 1/2
 _LOG_2 = float(np.log(2.0))
@@ -49,7 +51,7 @@ def _gauss_legendre(integrand, start: Array | float, length: Array, nodes: np.nd
     return length * jnp.sum(scaled_weights * integrand(start + fractions * length), axis=0)
 
 
-def _short_time(x0: Array, dx: Array, n: Array, branch: Array) -> Array:
+def _short_time(x0: Array, dx: Array, n: Array, branch: Branch) -> Array:
     """T for close ends, from dx itself: int_0^dx e^(-n s) / (dx/dz)(x0 + s) ds."""
     y0, factor0 = jnp.exp(x0), speed_factor(x0, branch)
 
@@ -163,12 +165,12 @@ def _decay_time(x0: Array, x: Array, n: Array) -> Array:
     return total + _gauss_legendre(integrand, 0.0, length, _NODES_24, _WEIGHTS_24)
 
 
-def _raw_time(x0: Array, x: Array, dx: Array, n: Array, branch: Array) -> Array:
+def _raw_time(x0: Array, x: Array, dx: Array, n: Array, branch: Branch) -> Array:
     z0, z = z_from_log_y(x0, branch), z_from_log_y(x, branch)
     short = (jnp.abs(z - z0) < 0.5) & (jnp.abs(dx) * (1 + jnp.abs(n)) < 4)
 
     def only(on: int, value: Array, elsewhere: float) -> Array:
-        return jnp.where((branch == on) & ~short, value, elsewhere)
+        return jnp.where(jnp.asarray(branch == on) & ~short, value, elsewhere)
 
     grow = _grow_time(only(GROW, x0, -2.0), only(GROW, x, -1.0), only(GROW, dx, 1.0), only(GROW, n, 0.0))
     shrink = _shrink_time(only(SHRINK, x0, 2.0), only(SHRINK, x, 1.0), only(SHRINK, dx, -1.0), only(SHRINK, n, 0.0))
@@ -177,32 +179,34 @@ def _raw_time(x0: Array, x: Array, dx: Array, n: Array, branch: Array) -> Array:
     return jnp.where(short, near, select(branch, grow, shrink, decay))
 
 
-@jax.custom_jvp
 def scaled_time(
-    x0: Float[Array, "..."],
-    x: Float[Array, "..."],
-    dx: Float[Array, "..."],
-    n: Float[Array, "..."],
-    branch: Int[Array, "..."],
+    x0: Float[Array, "..."], x: Float[Array, "..."], dx: Float[Array, "..."], n: Float[Array, "..."], branch: Branch
 ) -> Float[Array, "..."]:
     """T(x0, x; n): time from y0 = e^x0 to y = e^x in units of 1 / y0^n (all arguments of one shape).
 
     `dx = x - x0` is passed beside x, because the caller often knows it more precisely than the difference. Negative where the
     state lies behind the start (grow only). Differentiable in x0, dx and n; x carries no tangent of its own.
     """
-    return _raw_time(x0, x, dx, n, branch)
+    known = branch if isinstance(branch, int) else None
+    return _scaled_time(known, x0, x, dx, n, jnp.asarray(branch))
 
 
-@scaled_time.defjvp
-def _scaled_time_jvp(primals, tangents):
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _scaled_time(known: int | None, x0: Array, x: Array, dx: Array, n: Array, branch: Array) -> Array:
+    return _raw_time(x0, x, dx, n, branch if known is None else known)
+
+
+@_scaled_time.defjvp
+def _scaled_time_jvp(known, primals, tangents):
     x0, x, dx, n, branch = primals
     x0_dot, _, dx_dot, n_dot, _ = tangents
-    time = scaled_time(x0, x, dx, n, branch)
-    by_dx = jnp.exp(-n * dx) / speed_factor(x, branch)
-    by_x0 = by_dx - 1 / speed_factor(x0, branch) + n * time
-    return time, by_dx * dx_dot + by_x0 * x0_dot + time_by_order(x0, x, dx, n, branch) * n_dot
+    kind = branch if known is None else known
+    time = _scaled_time(known, x0, x, dx, n, branch)
+    by_dx = jnp.exp(-n * dx) / speed_factor(x, kind)
+    by_x0 = by_dx - 1 / speed_factor(x0, kind) + n * time
+    return time, by_dx * dx_dot + by_x0 * x0_dot + time_by_order(x0, x, dx, n, kind) * n_dot
 
 
-def time_by_order(x0: Array, x: Array, dx: Array, n: Array, branch: Array) -> Array:
+def time_by_order(x0: Array, x: Array, dx: Array, n: Array, branch: Branch) -> Array:
     """Partial derivative of T by n at fixed ends."""
     return jax.jvp(lambda order: _raw_time(x0, x, dx, order, branch), (n,), (jnp.ones_like(n),))[1]
