@@ -65,12 +65,16 @@ def require_not_empty(name: str, value: Any) -> None:
 def require_increasing(name: str, value: Any) -> None:
     """Times: finite, >= 0, not empty, strictly increasing along the last axis."""
     require_not_empty(name, value)
-    require_nonnegative(name, value)
     if is_traced(value):
         return
     array = np.asarray(value)
     if array.ndim == 0:
         raise ValueError(f"Argument `{name}` must have at least one axis, but is the single number {array!s}.")
+    if array.dtype.kind in "iuf":
+        # increasing from a first >= 0 to a finite last: nothing between can be NaN, infinite or negative
+        if np.all(array[..., 1:] > array[..., :-1]) and np.all(array[..., 0] >= 0) and np.all(np.isfinite(array[..., -1])):
+            return
+    require_nonnegative(name, value)
     steps = np.diff(array, axis=-1)
     if not (steps > 0).all():
         index = tuple(int(i) for i in np.argwhere(~(steps > 0))[0])

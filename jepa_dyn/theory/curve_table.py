@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jepa_dyn._precision import x64_context, x64_is_on
 from jepa_dyn.theory.branches import GROW, log_one_minus_exp, log_y_from_z
 from jepa_dyn.theory.normal_form import advance, half_log_y, scaled_time
 
@@ -37,10 +38,11 @@ class CurveTable(eqx.Module):
     curve: tuple[Float[Array, " bins"], ...]
     start: tuple[Float[Array, " start_bins"], ...]
     early_octaves: Int[Array, ""]
+    orders: "OrderPlace"
 
 
-class LaneOrder(eqx.Module):
-    """What one lane needs to find its order's part of the table."""
+class OrderPlace(eqx.Module):
+    """Where an order's part of the table begins and how it is scaled; one row per order, or per lane after indexing."""
 
     curve_offset: Int[Array, "..."]
     start_offset: Int[Array, "..."]
@@ -49,6 +51,10 @@ class LaneOrder(eqx.Module):
     start_density: Float[Array, "..."]
     early_scale: Float[Array, "..."]
     late_scale: Float[Array, "..."]
+
+    def of(self, label: Int[Array, "..."]) -> "OrderPlace":
+        """The rows of each lane's order."""
+        return jax.tree.map(lambda row: row[label], self)
 
 
 class _OrderTable(NamedTuple):
@@ -89,7 +95,7 @@ def _time_before_half(z: Array, n: Array) -> Array:
 @lru_cache(maxsize=256)
 def _order_table(n: float, early_octaves: int, start_bins: int) -> _OrderTable:
     """Tables of one order; runs in float64 for the length of this call."""
-    with _float64():
+    with x64_context(True):
         half = float(half_log_y(jnp.asarray(n)))
         z_half = half - float(np.log(-np.expm1(half)))
         early_scale, late_scale = 1 + n, 4 * np.exp(-n * half)
@@ -114,57 +120,42 @@ def _order_table(n: float, early_octaves: int, start_bins: int) -> _OrderTable:
     return _OrderTable(curve, start, z_half, density, early_scale, late_scale)
 
 
-def _float64():
-    """Context in which JAX has 64-bit numbers, on this thread only."""
-    manager = getattr(jax, "enable_x64", None)
-    if manager is None:
-        from jax.experimental import enable_x64 as manager
-    return manager(True)
-
-
-def build_tables(
-    orders: Float[np.ndarray, " g"],
-    label: Int[np.ndarray, " lanes"],
-    log_phase: float,
-    z_lowest: Float[np.ndarray, " g"],
-) -> tuple[CurveTable, LaneOrder]:
-    """Tables for the orders n >= 0 of a batch, and each lane's place in them.
+def build_tables(orders: np.ndarray, log_phase: float, z_lowest: np.ndarray) -> CurveTable:
+    """Tables for the orders n >= 0 of a batch; cached, so that a second batch of the same orders costs nothing.
 
     Args:
-        orders: the distinct n.
-        label: index into `orders` of each lane.
+        orders: the distinct n, shape (orders,).
         log_phase: log of the largest |u| that must be covered before the half height.
         z_lowest: the smallest start z0 of each order.
     """
     needed = (log_phase + np.log1p(orders.max())) / np.log(2) + 2
     early_octaves = 1 << int(np.ceil(np.log2(max(8.0, needed))))
-    tables = []
+    counts = []
     for n, lowest in zip(orders, z_lowest, strict=True):
         half = -2 * np.log(2) / (1 + n)
         z_half = half - np.log(-np.expm1(half))
-        count = max(8.0, (z_half - lowest) * _START_BINS * (1 + n) + 2)
-        tables.append(_order_table(float(n), early_octaves, 1 << int(np.ceil(np.log2(count)))))
-    dtype = jnp.result_type(float)
+        counts.append(1 << int(np.ceil(np.log2(max(8.0, (z_half - lowest) * _START_BINS * (1 + n) + 2)))))
+    return _joined(tuple(map(float, orders)), early_octaves, tuple(counts), x64_is_on())
+
+
+@lru_cache(maxsize=16)
+def _joined(orders: tuple[float, ...], early_octaves: int, counts: tuple[int, ...], x64: bool) -> CurveTable:
+    tables = [_order_table(n, early_octaves, count) for n, count in zip(orders, counts, strict=True)]
+    dtype = jnp.float64 if x64 else jnp.float32
     curve = np.concatenate([table.curve for table in tables], axis=1)
     start = np.concatenate([table.start for table in tables], axis=1)
-    lengths = np.array([table.start.shape[1] for table in tables])
-    stride = tables[0].curve.shape[1]
-
-    def per_lane(values, kind=dtype):
-        return jnp.asarray(np.asarray(values)[label], kind)
-
-    lanes = LaneOrder(
-        per_lane(np.arange(len(tables)) * stride, jnp.int32),
-        per_lane(np.cumsum(lengths) - lengths, jnp.int32),
-        per_lane(lengths, jnp.int32),
-        *(per_lane([getattr(table, name) for table in tables]) for name in _OrderTable._fields[2:]),
+    place = OrderPlace(
+        jnp.asarray(np.arange(len(tables)) * tables[0].curve.shape[1], jnp.int32),
+        jnp.asarray(np.cumsum(counts) - counts, jnp.int32),
+        jnp.asarray(counts, jnp.int32),
+        *(jnp.asarray([getattr(table, name) for table in tables], dtype) for name in _OrderTable._fields[2:]),
     )
-    table = CurveTable(
+    return CurveTable(
         tuple(jnp.asarray(row, dtype) for row in curve),
         tuple(jnp.asarray(row, dtype) for row in start),
         jnp.asarray(early_octaves, jnp.int32),
+        place,
     )
-    return table, lanes
 
 
 def _horner(rows: tuple[Array, ...], index: Array, at: Array) -> Array:
@@ -175,7 +166,7 @@ def _horner(rows: tuple[Array, ...], index: Array, at: Array) -> Array:
     return total
 
 
-def start_phase(table: CurveTable, lane: LaneOrder, x0: Float[Array, "..."]) -> Float[Array, "..."]:
+def start_phase(table: CurveTable, lane: OrderPlace, x0: Float[Array, "..."]) -> Float[Array, "..."]:
     """u of a start log y = x0 below the half height (negative)."""
     z0 = x0 - log_one_minus_exp(x0)
     position = jnp.clip((lane.z_half - z0) * lane.start_density, 0, lane.start_count - 0.5)
@@ -185,7 +176,7 @@ def start_phase(table: CurveTable, lane: LaneOrder, x0: Float[Array, "..."]) -> 
     return -jnp.expm1(log_q) / lane.early_scale
 
 
-def curve_log_y(table: CurveTable, lane: LaneOrder, u: Float[Array, "..."]) -> Float[Array, "..."]:
+def curve_log_y(table: CurveTable, lane: OrderPlace, u: Float[Array, "..."]) -> Float[Array, "..."]:
     """x = log y at the time u from the half height; beyond the table's ends the nearest bin's edge."""
     bits, integer = jnp.finfo(u.dtype).nmant, (jnp.int64 if u.dtype == jnp.float64 else jnp.int32)
     bias = jnp.finfo(u.dtype).maxexp - 1

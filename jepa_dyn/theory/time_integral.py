@@ -31,7 +31,7 @@ _NODES_24, _WEIGHTS_24 = np.polynomial.legendre.leggauss(24)
 _PANELS = ((0.0, 1.5), (1.5, 7.0), (7.0, 40.0))
 
 
-def _power_integral(delta: Array, length: Array) -> Array:
+def power_integral(delta: Array, length: Array) -> Array:
     """int_0^length e^(-delta s) ds = (1 - e^(-delta length)) / delta, smooth through delta = 0."""
     exponent = delta * length
     small = jnp.abs(exponent) < 0.1
@@ -62,6 +62,11 @@ def _short_time(x0: Array, dx: Array, n: Array, branch: Branch) -> Array:
     return _gauss_legendre(integrand, 0.0, dx, _NODES_16, _WEIGHTS_16)
 
 
+def series_constant(n: Array | float) -> Array:
+    """psi(1 - n) + euler_gamma = int_0^1 (1 - u^-n) / (1 - u) du, n < 1."""
+    return digamma(jnp.asarray(1.0 - n)) + np.euler_gamma
+
+
 def _log_series(n: Array, log_q: Array) -> Array:
     """int_0^y u^-n / (1-u) du = -log q - (psi(1-n) + euler_gamma) - sum_j (n)_j / (j! j) q^j,  q = 1 - y <= 1/2, n < 1."""
     q = jnp.exp(log_q)
@@ -74,7 +79,7 @@ def _log_series(n: Array, log_q: Array) -> Array:
 
     zero = jnp.zeros_like(q * n)
     total = jax.lax.fori_loop(1, _TERMS, add_term, (zero + 1, zero))[1]
-    return -log_q - (digamma(1 - n) + np.euler_gamma) - total
+    return -log_q - series_constant(n) - total
 
 
 def _power_series(n: Array, y: Array) -> Array:
@@ -94,7 +99,7 @@ def _grow_time(x0: Array, x: Array, dx: Array, n: Array) -> Array:
 
     def add_term(j, total):
         j = jnp.asarray(j, x0.dtype)
-        term = jnp.exp(j * x0) * _power_integral(n - j, dx)
+        term = jnp.exp(j * x0) * power_integral(n - j, dx)
         return total + jnp.where(j <= reductions, term, 0.0)
 
     last = jax.lax.stop_gradient(jnp.max(reductions, initial=0.0)).astype(jnp.int32)
@@ -144,7 +149,7 @@ def _decay_time(x0: Array, x: Array, n: Array) -> Array:
 
     def piece(exponent: Array, delta: Array, length: Array) -> Array:
         """e^exponent int_0^length e^(-delta s) ds without overflow for delta < 0."""
-        return jnp.exp(exponent + jnp.maximum(-delta, 0.0) * length) * _power_integral(jnp.abs(delta), length)
+        return jnp.exp(exponent + jnp.maximum(-delta, 0.0) * length) * power_integral(jnp.abs(delta), length)
 
     low, low_length = clipped(-jnp.inf, -_LOG_2)
     high, high_length = clipped(_LOG_2, jnp.inf)

@@ -1,0 +1,257 @@
+"""Exact trajectories of JEPA and MAE modes: from the table of the universal curve, polished to rounding error on request.
+
+Lanes that the table does not cover (lam <= 0, starts above half the fixed point, L < 1/2 for JEPA and L < 1 for MAE, times out
+of the number type's range) take the exact inverse of `theory.modes` in the same call.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from jepa_dyn._checks import require_choice, require_increasing, require_not_empty
+from jepa_dyn._precision import x64_context, x64_is_on
+from jepa_dyn.parameters import ModeParameters, Objective
+from jepa_dyn.solve.result import Trajectories
+from jepa_dyn.status import Status
+from jepa_dyn.theory import modes
+from jepa_dyn.theory.branches import log_one_minus_exp
+from jepa_dyn.theory.curve_table import CurveTable, OrderPlace, build_tables, curve_log_y, start_phase
+from jepa_dyn.theory.normal_form import half_log_y
+from jepa_dyn.theory.polish import order_coefficients, polish_log_y
+
+Method = Literal["table", "polish"]
+_MAX_ORDERS = 64  # beyond that many distinct depths, building tables costs more than it saves
+_CPU_BLOCK_BYTES = 1 << 23  # of saved states per block: stays near the caches
+_DEVICE_BLOCK_BYTES = 1 << 30
+
+
+class _Modes(eqx.Module):
+    """Per-lane inputs of the fast route; `label` is the lane's row in the table's orders."""
+
+    w0: Float[Array, " lanes"]
+    args: ModeParameters
+    label: Int[Array, " lanes"]
+
+
+@partial(jax.jit, static_argnames="objective")
+def _survey(objective: Objective, lanes: _Modes) -> tuple[Array, Array, Array]:
+    """(whether the table covers each lane, log of the largest |u0| of those, the lowest z0 of each order)."""
+    args = lanes.args
+    r = modes.amplitude_power(objective, args.depth)
+    n = 2 / r - 1
+    grows = args.lam > 0
+    log_limit = jnp.log(jnp.where(grows, args.lam, 1.0)) - jnp.log(args.variance)
+    x0, half = r * jnp.log(lanes.w0) - log_limit, half_log_y(n)
+    covered = grows & (x0 < half * (1 + 1e-6)) & (n > -1e-9) & (lanes.label >= 0)
+    x0 = jnp.where(covered, x0, 2 * half)
+    z0, z_half = x0 - log_one_minus_exp(x0), half - log_one_minus_exp(half)
+    log_phase = n * (half - x0) + jnp.log(z_half - z0 + 1)
+    covered &= (log_phase + jnp.log1p(jnp.abs(n)) < 0.9 * jnp.log(jnp.finfo(lanes.w0.dtype).max)) & (n < 1e3)
+    covered &= jnp.abs(log_limit / r) < jnp.log(jnp.finfo(lanes.w0.dtype).max)
+    largest = jnp.max(jnp.where(covered, log_phase, 0.0))
+    lowest = jax.ops.segment_min(jnp.where(covered, z0, 0.0), lanes.label, num_segments=_MAX_ORDERS)
+    return covered, largest, lowest
+
+
+def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(distinct values, label per lane) without sorting; lanes beyond the first `_MAX_ORDERS` values get the label -1."""
+    label = np.full(values.shape, -1, np.int32)
+    found: list[float] = []
+    rest = np.ones(values.shape, bool)
+    while len(found) < _MAX_ORDERS and rest.any():
+        value = values[int(np.argmax(rest))]
+        same = values == value
+        label[same] = len(found)
+        rest &= ~same
+        found.append(float(value))
+    return np.array(found), label
+
+
+class _Prepared(eqx.Module):
+    """Per-lane constants of the evaluation, as columns."""
+
+    log_limit: Float[Array, "lanes 1"]
+    power: Float[Array, "lanes 1"]
+    rate: Float[Array, "lanes 1"]
+    phase: Float[Array, "lanes 1"]
+    place: OrderPlace
+
+
+def _prepare(objective: Objective, table: CurveTable, lanes: _Modes) -> _Prepared:
+    args = lanes.args
+    r = modes.amplitude_power(objective, args.depth)
+    log_limit = (jnp.log(args.lam) - jnp.log(args.variance)) / r
+    rate = r * args.lam * jnp.exp((2 - r) * (log_limit - jnp.log(jnp.asarray(2.0, r.dtype))))
+    place = table.orders.of(lanes.label)
+    phase = start_phase(table, place, r * (jnp.log(lanes.w0) - log_limit))
+    return jax.tree.map(lambda leaf: leaf[:, None], _Prepared(log_limit, r, rate, phase, place))
+
+
+@partial(jax.jit, static_argnames=("objective", "polish", "out_dtype"))
+def _evaluate(
+    objective, table: CurveTable, lanes: _Modes, ts: Array, n: Array, coefficients, polish: bool, out_dtype
+) -> Array:
+    """States of lanes of one block, (lanes, times); `n` and `coefficients` are those of the one order that is polished."""
+    lane = _prepare(objective, table, lanes)
+    u = lane.phase + lane.rate * ts
+    x = curve_log_y(table, lane.place, u)
+    if polish:
+        x = polish_log_y(x, u, n, coefficients)
+    return jnp.where(ts == 0, lanes.w0[:, None], jnp.exp(lane.log_limit + x / lane.power)).astype(out_dtype)
+
+
+@partial(jax.jit, static_argnames="objective")
+def _lost_digits(
+    objective, table: CurveTable, lanes: _Modes, ts: Float[Array, "#lanes times"]
+) -> Bool[Array, " lanes"]:
+    """Lanes with a saved time inside the transition, whose width is below the resolution of the time itself."""
+    lane = _prepare(objective, table, lanes)
+    resolution = jnp.finfo(ts.dtype).eps * jnp.abs(lane.phase)
+    near = jnp.abs(lane.phase + lane.rate * ts) < jnp.maximum(5.0, 2 * resolution)
+    return jnp.any(near & (resolution > 1e-2), axis=1)
+
+
+def exact(
+    objective: Objective, w0: ArrayLike, args: ModeParameters, ts: ArrayLike, *, method: Method = "table"
+) -> Trajectories:
+    """Exact amplitudes of a batch of modes at the times `ts`.
+
+    Args:
+        objective: "jepa" or "mae".
+        w0: amplitudes at t = 0, > 0, shape () or (lanes,).
+        args: parameters of the modes, leaves of shape () or (lanes,).
+        ts: times >= 0, strictly increasing, mode clock, shape (times,) or (lanes, times).
+        method: "table" (relative error 3e-11 in w, times its condition number) or "polish" (one Newton step more, to rounding
+            error times the condition number).
+
+    Returns:
+        `Trajectories` with `ys` of shape (lanes, times), a numpy array in the caller's order, filled in blocks: the memory needed
+        is that of the result and little else. The status is `unresolved` where a saved time falls into a transition that is
+        narrower than the spacing of the numbers that hold the time (JEPA L >= 2 from 1e-12, for one): there no function of t
+        has a right answer; `theory.state_around_critical_time` has.
+
+    Number types: the phase is computed in float64 where x64 is on, and the result returned in the inputs' type. In float32
+    with x64 off a phase of 1e6 leaves an error of 0.06 transition widths in the time of a step.
+
+    Raises:
+        ValueError: parameters or amplitudes outside the domain of `theory.state`, times not increasing or negative, shapes that
+            do not agree, unknown method.
+
+    Source: Littwin 2024, eqs (7), (8), solved through the normal form (see `theory.normal_form` for the corrections).
+    """
+    modes.check_mode(objective, args, w0=w0)
+    require_choice("method", method, ("table", "polish"))
+    require_not_empty("w0", w0)
+    require_increasing("ts", ts)
+    out_dtype = jnp.result_type(args.lam, args.variance, jnp.asarray(w0).dtype)
+    dtype = jnp.result_type(float)
+    shape = jnp.broadcast_shapes(args.shape, jnp.shape(w0))
+    if len(shape) > 1:
+        raise ValueError(f"Argument `w0` and the parameters must have shape () or (lanes,), but broadcast to {shape}.")
+    times = np.asarray(ts, dtype)
+    if times.ndim > 2 or (times.ndim == 2 and times.shape[0] not in (1, *shape)):
+        raise ValueError(
+            f"Argument `ts` must have shape (times,) or (lanes, times) with lanes {shape}, but has {times.shape}."
+        )
+    lanes = shape[0] if shape else 1
+    flat = ModeParameters(*(np.broadcast_to(np.asarray(leaf, dtype), (lanes,)) for leaf in jax.tree.leaves(args)))
+    start = np.broadcast_to(np.asarray(w0, dtype), (lanes,))
+    ys, status = _solve(objective, start, flat, times.reshape(-1, times.shape[-1]), method, out_dtype)
+    zero = np.zeros(shape, np.int32)
+    return Trajectories(
+        ts=times,
+        ys=ys.reshape(*shape, times.shape[-1]),
+        status=jnp.asarray(status.reshape(shape)),
+        steps=jnp.asarray(zero),
+        rejected=jnp.asarray(zero),
+        settled_time=jnp.full(shape, jnp.inf, dtype),
+        y0=w0,
+        args=args,
+        method=f"exact {objective} ({method})",
+    )
+
+
+def _solve(
+    objective: Objective, w0: np.ndarray, args: ModeParameters, ts: np.ndarray, method: Method, out_dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Covered lanes from the table, the others from the exact inverse, each into its row of the result."""
+    orders_by_depth, label = _distinct(np.asarray(args.depth))
+    power = 1 / orders_by_depth + (1.0 if objective == "mae" else 0.0)
+    lanes = _Modes(w0, args, label)
+    covered, log_phase, lowest = (np.asarray(leaf) for leaf in _survey(objective, lanes))
+    ys = np.empty((w0.size, ts.shape[1]), out_dtype)
+    status = np.zeros(w0.shape, np.uint8)
+    if covered.any():
+        # orders that only uncovered lanes have must still have a row; n < 0 has none of its own
+        table = build_tables(np.maximum(2 / power - 1, 0.0), float(log_phase), lowest[: power.size])
+        lossy = float(jnp.finfo(ts.dtype).eps * np.exp(min(float(log_phase), 600.0))) > 1e-2
+        groups = [covered] if method == "table" else [covered & (label == g) for g in range(power.size)]
+        for group, members in enumerate(groups):
+            rows = slice(None) if members.all() else np.flatnonzero(members)
+            count = w0.size if members.all() else rows.size
+            if count == 0:
+                continue
+            own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
+            own_ts = ts if ts.shape[0] == 1 else ts[rows]
+            n, coefficients = np.zeros((), w0.dtype), ()
+            if method == "polish":
+                n = np.asarray(max(2 / power[group] - 1, 0.0), w0.dtype)
+                coefficients = jax.tree.map(lambda c: np.asarray(c, w0.dtype), order_coefficients(float(n)))
+            evaluate = partial(_evaluate, objective, table)
+            extra = (n, coefficients, method == "polish", out_dtype)
+            part = ys if members.all() else np.empty((count, ts.shape[1]), out_dtype)
+            _fill(
+                part, own, own_ts, lambda block, times, extra=extra, evaluate=evaluate: evaluate(block, times, *extra)
+            )
+            if not members.all():
+                ys[rows] = part
+            if lossy:
+                status[rows] = np.where(_lost_digits(objective, table, own, own_ts), Status.unresolved, Status.ok)
+    if not covered.all():
+        rows = np.flatnonzero(~covered)
+        own = jax.tree.map(lambda leaf: leaf[rows], _Modes(w0, args, label))
+        part = np.empty((rows.size, ts.shape[1]), out_dtype)
+        _fill(part, own, ts if ts.shape[0] == 1 else ts[rows], partial(_exact_inverse, objective), intermediates=64)
+        ys[rows] = part
+        status[rows] = np.where(np.isfinite(part).all(axis=1), Status.ok, Status.non_finite)
+    return ys, status
+
+
+def _exact_inverse(objective: Objective, lanes: _Modes, ts: Array) -> Array:
+    return modes._state(objective, ts, lanes.w0[:, None], jax.tree.map(lambda leaf: leaf[:, None], lanes.args))
+
+
+def _fill(out: np.ndarray, lanes: _Modes, ts: np.ndarray, evaluate, intermediates: int = 1) -> None:
+    """Writes `evaluate(lanes, ts)` into `out` block by block, one thread per core on a CPU.
+
+    Blocks keep the working set in cache and the memory bounded; all have one shape (the last overlaps the one before), so that
+    there is one compilation. XLA runs an elementwise program on one core, hence the threads.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    count, times = out.shape
+    size = max(1, min(count, (_CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES) // (8 * times * intermediates)))
+    starts = [min(i, count - size) for i in range(0, count, size)]
+    x64 = x64_is_on()
+
+    def fill_block(i: int) -> None:
+        with x64_context(x64):
+            block = jax.tree.map(lambda leaf: leaf[i : i + size], lanes)
+            out[i : i + size] = evaluate(block, ts if ts.shape[0] == 1 else ts[i : i + size])
+
+    fill_block(starts[0])  # compiles before the threads start
+    workers = min(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(starts)
+    )
+    if not on_cpu or workers < 2:
+        for i in starts[1:]:
+            fill_block(i)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(fill_block, starts[1:]))
