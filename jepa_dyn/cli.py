@@ -352,6 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = " ".join(["jepa-dyn", *arguments[:1]]) if arguments and not arguments[0].startswith("-") else "jepa-dyn"
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _show_warning
             return _run(arguments)
     except SystemExit as stop:

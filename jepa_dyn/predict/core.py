@@ -32,7 +32,7 @@ NUM_CURVE_TIMES = 300
 
 
 def predict(
-    spectrum: FeatureSpectrum, *, depths: Sequence[float] = DEFAULT_DEPTHS, eps: float = DEFAULT_EPS
+    spectrum: FeatureSpectrum, *, depths: Sequence[float | int] | np.ndarray = DEFAULT_DEPTHS, eps: float = DEFAULT_EPS
 ) -> "xarray.Dataset":
     """Order, critical time and final strength of every feature, for JEPA and MAE at several depths.
 
@@ -156,7 +156,7 @@ def _swapped(
     return [(int(both[i]), int(both[j])) for i, j in np.argwhere(earlier & later)]
 
 
-def swapped_pairs(dataset: "xarray.Dataset", depth: float) -> list[tuple[int, int]]:
+def swapped_pairs(dataset: "xarray.Dataset", depth: float | int) -> list[tuple[int, int]]:
     """Pairs of features in opposite orders at this depth: (the one JEPA learns first, the one MAE learns first)."""
     one = dataset.sel(depth=depth)
     times, outcomes = (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NAMES = {"jepa": "JEPA", "mae": "MAE"}
 
 
-def plot_prediction(dataset: "xarray.Dataset", *, num_features: int = 10, depth: float | None = None) -> Any:
+def plot_prediction(dataset: "xarray.Dataset", *, num_features: int = 10, depth: float | int | None = None) -> Any:
     """Draws the features as images in the order learned, (lam, rho), the learning curves and the order over depth.
 
     Args:

@@ -83,7 +83,7 @@ def predict_from_images(
     key: Any = 0,
     grayscale: bool = True,
     basis: Basis = "cross",
-    depths: Sequence[float] = DEFAULT_DEPTHS,
+    depths: Sequence[float | int] | np.ndarray = DEFAULT_DEPTHS,
     eps: float = DEFAULT_EPS,
     source: str = "",
 ) -> "xarray.Dataset":
