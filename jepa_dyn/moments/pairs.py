@@ -5,7 +5,7 @@ the update of Chan, Golub, LeVeque 1983, so that a common offset that is large b
 """
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import ArrayLike, Float
 
 from jepa_dyn.moments.view_moments import ViewMoments, view_moments
 
-_CHUNK_BYTES = 16 * 2**20  # float64 working copy of one chunk of rows; bounds the memory of arrays on disk as well
+_CHUNK_BYTES = 8 * 2**20  # float64 working copy of one chunk of rows; bounds the memory of arrays on disk as well
 
 
 class MomentAccumulator:
@@ -51,7 +51,7 @@ class MomentAccumulator:
         """Mean of y so far, float64."""
         return (self._origin + self._mean)[self._d :]
 
-    def update(self, x: ArrayLike, y: ArrayLike) -> Self:
+    def update(self, x: ArrayLike, y: ArrayLike) -> "MomentAccumulator":
         """Adds pairs: `x` of shape (n, d), `y` of shape (n, d_y), row i of both is one pair. n = 0 adds nothing.
 
         Arrays on disk (`np.memmap`) are read in chunks.
@@ -73,8 +73,9 @@ class MomentAccumulator:
             )
         batch = MomentAccumulator()
         rows = max(1, _CHUNK_BYTES // (8 * (d + d_y)))
+        buffer = np.empty((min(rows, len(x)), d + d_y))
         for start in range(0, len(x), rows):
-            chunk = np.empty((len(x[start : start + rows]), d + d_y))
+            chunk = buffer[: len(x) - start]
             chunk[:, :d], chunk[:, d:] = x[start : start + rows], y[start : start + rows]
             if not np.isfinite(chunk).all():
                 _raise_not_finite(chunk, d, self._count + start)
@@ -82,7 +83,7 @@ class MomentAccumulator:
             batch.merge(_scatter_of_chunk(chunk, d, origin))
         return self.merge(batch)
 
-    def merge(self, other: "MomentAccumulator") -> Self:
+    def merge(self, other: "MomentAccumulator") -> "MomentAccumulator":
         """Adds all pairs of another accumulator (a part of the data handled elsewhere).
 
         Raises:

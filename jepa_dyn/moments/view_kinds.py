@@ -5,7 +5,7 @@ windows into views. One of your own needs the members of `ViewKind`, nothing is 
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from jepa_dyn._checks import require_choice
 
 
+@runtime_checkable
 class ViewKind(Protocol):
     """What `view_pairs` asks of a kind of views."""
 

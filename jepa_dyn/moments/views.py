@@ -61,6 +61,10 @@ def view_pair_batches(
         others: as in `view_pairs`. They are checked at once, not when the first batch is asked for.
     """
     views = RandomCrop() if views is None else views
+    if not isinstance(views, ViewKind):
+        raise TypeError(
+            f"Argument `views` must be a kind of views, e.g. RandomCrop() or BlockMask(8, 4), but has type {type(views).__name__}."
+        )
     for name, value in (("num_pairs", num_pairs), ("batch_size", 1 if batch_size is None else batch_size)):
         if value < 1:
             raise ValueError(f"Argument `{name}` must be at least 1, but is {value}.")
