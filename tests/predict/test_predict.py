@@ -23,7 +23,7 @@ from jepa_dyn.predict import (
     view_kind,
 )
 
-LAM = np.array([1.0, 0.95, 0.5, 0.1, -0.2])
+LAM = np.array([1.0, 0.98, 0.5, 0.1, -0.2])
 RHO = np.array([0.5, 0.95, 0.8, 0.05, -0.5])
 
 
