@@ -211,7 +211,7 @@ def _batches(model: RandomMaskingModel, key: PRNGKeyArray, num_pairs: int, size:
 
 
 @partial(jax.jit, static_argnums=3)
-def _draw(model: RandomMaskingModel, key: PRNGKeyArray, start: int, count: int) -> tuple[Array, Array]:
+def _draw(model: RandomMaskingModel, key: PRNGKeyArray, start: int | Array, count: int) -> tuple[Array, Array]:
     b = model.loadings
 
     def one(index: Array) -> tuple[Array, Array, Array]:

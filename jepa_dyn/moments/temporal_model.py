@@ -71,13 +71,10 @@ def temporal_model(
         raise ValueError(f"Argument `background_noise` must be a scalar, but has shape {np.shape(background_noise)}.")
     if not is_traced(images):
         _require_disjoint(np.asarray(images))
-    arrays = [jnp.asarray(a) for a in (images, autocorrelation, noise, background_noise)]
-    dtype = (
-        jnp.result_type(float, *(a.dtype for a in arrays[:1]))
-        if jnp.issubdtype(arrays[0].dtype, jnp.integer)
-        else arrays[0].dtype
-    )
-    images_array, gamma, sigma, background = (a.astype(dtype) for a in arrays)
+    array = jnp.asarray(images)
+    dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.result_type(float)
+    gamma, sigma, background = (jnp.asarray(a, dtype) for a in (autocorrelation, noise, background_noise))
+    images_array = array.astype(dtype)
     return TemporalModel(images_array, jnp.broadcast_to(gamma, (m,)), jnp.broadcast_to(sigma, (m,)), background)
 
 
@@ -169,7 +166,9 @@ def _first_flicker(model: TemporalModel, key: PRNGKeyArray) -> Array:
 
 
 @partial(jax.jit, static_argnums=4)
-def _frames(model: TemporalModel, key: PRNGKeyArray, flicker: Array, start: int, count: int) -> tuple[Array, Array]:
+def _frames(
+    model: TemporalModel, key: PRNGKeyArray, flicker: Array, start: int | Array, count: int
+) -> tuple[Array, Array]:
     """Frames start .. start + count - 1, given u(start); also u(start + count)."""
     gamma, sigma = model.autocorrelation, model.pixel_noise
 

@@ -95,8 +95,8 @@ class TemporalShift:
     """
 
     patch_size: int = 8
-    displacement: tuple[int, int] = (0, 2)
-    direction: Literal["fixed", "either", "any"] = "fixed"
+    displacement: tuple[int, ...] = (0, 2)
+    direction: Literal["fixed", "either", "any"] | str = "fixed"
 
     def __post_init__(self) -> None:
         _require_integer("patch_size", self.patch_size, 1)
@@ -135,7 +135,7 @@ class BlockMask:
     """One crop, a square block of it hidden: x is the crop with the block hidden; y is
 
     - target "block": the block, everything around it hidden (predict what is hidden; x and y are complements, as in
-      Littwin 2024, (123), so the trace of E[y x^T] is 0 and the lam of all features sum to 0);
+      Littwin 2024, (123), so the trace of E[y x^T] is 0 and, up to the centring, the lam of all features sum to 0);
     - target "crop": the whole crop.
 
     The block's place is uniform: with placement "overhang" (default) over all places where it meets the crop, so that each
@@ -146,8 +146,8 @@ class BlockMask:
 
     patch_size: int = 8
     block_size: int = 4
-    target: Literal["block", "crop"] = "block"
-    placement: Literal["overhang", "inside"] = "overhang"
+    target: Literal["block", "crop"] | str = "block"
+    placement: Literal["overhang", "inside"] | str = "overhang"
 
     def __post_init__(self) -> None:
         _require_integer("patch_size", self.patch_size, 2)

@@ -152,8 +152,9 @@ def _require_real_matrix(name: str, value: Any) -> None:
     if np.ndim(value) != 2:
         raise ValueError(f"Argument `{name}` must be a matrix, but has shape {np.shape(value)}.")
     require_not_empty(name, value)
-    if np.issubdtype(jnp.result_type(value), np.complexfloating):
-        raise TypeError(f"Argument `{name}` must be real, but has dtype {jnp.result_type(value)}.")
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if jnp.issubdtype(dtype, np.complexfloating):
+        raise TypeError(f"Argument `{name}` must be real, but has dtype {dtype}.")
     require_finite(name, value)
 
 

@@ -18,7 +18,7 @@ _BATCH_VALUES = 2**21  # numbers per view and batch
 def view_pairs(
     images: Sequence[np.ndarray] | np.ndarray,
     num_pairs: int,
-    key: int | Array,
+    key: int | np.integer | Array,
     views: ViewKind | None = None,
     *,
     grayscale: bool = True,
@@ -48,7 +48,7 @@ def view_pairs(
 def view_pair_batches(
     images: Sequence[np.ndarray] | np.ndarray,
     num_pairs: int,
-    key: int | Array,
+    key: int | np.integer | Array,
     views: ViewKind | None = None,
     *,
     grayscale: bool = True,
