@@ -56,7 +56,7 @@ def leakage(
 ) -> Float[np.ndarray, " k"]:
     """|M b_i - m_i b_i| / |m_i| for each column b_i: 0 for an eigenvector, infinite where only m_i is 0, 0 where both are."""
     residual = np.linalg.norm(matrix @ columns - columns * values, axis=0)
-    rounding = 8 * len(matrix) * np.finfo(float).eps * np.linalg.norm(matrix)
+    rounding = 8 * np.finfo(float).eps * np.linalg.norm(matrix)
     residual = np.where(residual <= rounding, 0.0, residual)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(residual == 0, 0.0, residual / np.abs(values))

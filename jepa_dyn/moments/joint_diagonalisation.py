@@ -17,17 +17,23 @@ def resolved_eigenbasis(
 ) -> Float[np.ndarray, "d d"]:
     """Orthonormal eigenvectors (columns) of the symmetric `first`; where its eigenvalues coincide, those of `second` inside.
 
-    Neighbouring eigenvalues closer than `tolerance` times the largest modulus count as equal: any basis of their common
-    eigenspace serves `first`, so the one that diagonalises `second` there is taken.
+    Eigenvalues within `tolerance` |first| of each other (Frobenius norm) count as equal: any basis of their common eigenspace
+    serves `first`, so the one that diagonalises `second` there is taken.
     """
     values, vectors = np.linalg.eigh(first)
-    close = np.diff(values) <= tolerance * np.abs(values).max()
-    starts = np.concatenate([[0], np.flatnonzero(~close) + 1, [len(values)]])
-    for start, stop in itertools.pairwise(starts):
+    for start, stop in itertools.pairwise(_group_edges(values, tolerance * float(np.linalg.norm(first)))):
         if stop - start > 1:
             block = vectors[:, start:stop]
             vectors[:, start:stop] = block @ np.linalg.eigh(block.T @ second @ block)[1]
     return vectors
+
+
+def _group_edges(values: np.ndarray, width: float) -> list[int]:
+    """Edges of groups of rising values, none wider than `width` (a chain of small gaps is not one group)."""
+    edges = [0]
+    while edges[-1] < len(values):
+        edges.append(int(np.searchsorted(values, values[edges[-1]] + width, side="right")))
+    return edges
 
 
 def joint_basis(

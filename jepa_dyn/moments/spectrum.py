@@ -91,8 +91,9 @@ def feature_spectrum(
             (The generalised problem S b = rho xx b has no defect, but its basis is not orthonormal, and gradient flow is
             not covariant under changes to such a basis: it is not offered.)
 
-    Directions whose variance is below 8 d eps times the largest are dropped and counted: there rho would be 0/0.
-    A |lam| below 8 d eps |yx| is rounding, its sign too, and is set to 0; lam that agree within that are ordered by variance.
+    Directions whose variance is below 8 sqrt(d) eps times the largest are dropped and counted: there rho would be 0/0.
+    A |lam| below 8 eps |yx| is rounding, its sign too, and is set to 0. (eps is that of the moments' dtype: with x64 off, weak
+    features drown; turn it on.)
 
     Raises:
         TypeError: called under a JAX transformation (eigenbases of degenerate moments have no derivative).
@@ -107,12 +108,12 @@ def feature_spectrum(
     if moments.yx.ndim != 2 or moments.yx.shape[0] != moments.yx.shape[1]:
         raise ValueError(f"Argument `moments` must have views of equal size, but `yx` has shape {moments.yx.shape}.")
     xx, yx = (np.asarray(m, np.float64) for m in (moments.xx, moments.yx))
-    rounding = 8 * len(xx) * float(jnp.finfo(moments.xx.dtype).eps)
+    rounding = 8 * float(jnp.finfo(moments.xx.dtype).eps)
     columns = _columns(xx, (yx + yx.T) / 2, basis, rounding)
     variance = _quadratic_forms(xx, columns)
     lam = _quadratic_forms(yx, columns)
     lam = np.where(np.abs(lam) <= rounding * np.linalg.norm(yx), 0.0, lam)
-    kept, num_available = _select(lam, variance, num_features, rounding, np.linalg.norm(yx))
+    kept, num_available = _select(lam, variance, num_features, rounding)
     defect = measure_defect(xx, yx, columns, rounding)
     columns, variance, lam = _with_fixed_signs(columns[:, kept]), variance[kept], lam[kept]
 
@@ -145,15 +146,10 @@ def _quadratic_forms(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return (columns * (matrix @ columns)).sum(axis=0)
 
 
-def _select(
-    lam: np.ndarray, variance: np.ndarray, num_features: int | None, rounding: float, norm: float | np.floating
-) -> tuple[np.ndarray, int]:
-    """Indices of the features kept, by falling lam, and how many had variance; where lam ties within rounding, by variance."""
-    falling = np.argsort(-lam, kind="stable")
-    level = np.empty(len(lam), int)
-    level[falling] = np.concatenate([[0], np.cumsum(-np.diff(lam[falling]) > rounding * norm)])
-    order = np.lexsort((-variance, level))
-    usable = order[variance[order] > rounding * max(variance.max(), 0.0)]
+def _select(lam: np.ndarray, variance: np.ndarray, num_features: int | None, rounding: float) -> tuple[np.ndarray, int]:
+    """Indices of the features kept, by falling lam, equal ones by falling variance, and how many had variance."""
+    order = np.lexsort((-variance, -lam))
+    usable = order[variance[order] > rounding * np.sqrt(len(lam)) * max(variance.max(), 0.0)]
     if len(usable) == 0:
         raise ValueError("Argument `moments` must hold some variance, but `xx` has none: there is nothing to learn.")
     if num_features is None:

@@ -34,16 +34,19 @@ def test_recovers_what_simultaneously_diagonal_moments_were_made_of(d, seed, bas
     variance = scale * (1.5 + np.arange(d) / d)
     columns = random_orthogonal(seed, d)
     spectrum = feature_spectrum(moments_from_spectrum(lam, variance=variance, basis=columns), basis=basis)
-    order = np.lexsort((-variance, -lam))
-    np.testing.assert_allclose(spectrum.lam, lam[order], atol=1e-12 * scale)
-    np.testing.assert_allclose(spectrum.variance, variance[order], rtol=1e-11)
-    np.testing.assert_allclose(spectrum.rho, (lam / variance)[order], atol=1e-11)
-    overlap = np.abs(np.asarray(spectrum.basis).T @ columns[:, order])
-    np.testing.assert_allclose(overlap, np.eye(d), atol=1e-6)
+    # features with equal lam come in any order: match them by direction
+    overlap = np.abs(np.asarray(spectrum.basis).T @ columns)
+    match = overlap.argmax(axis=1)
+    np.testing.assert_array_equal(np.sort(match), np.arange(d))
+    np.testing.assert_allclose(overlap[np.arange(d), match], 1, atol=1e-10)
+    assert (np.diff(spectrum.lam) <= 0).all()
+    np.testing.assert_allclose(spectrum.lam, lam[match], atol=1e-12 * scale)
+    np.testing.assert_allclose(spectrum.variance, variance[match], rtol=1e-11)
+    np.testing.assert_allclose(spectrum.rho, (lam / variance)[match], atol=1e-11)
     worst = max(float(x) for x in jax.tree.leaves(spectrum.defect)[:4])
     assert worst < 1e-12
     np.testing.assert_allclose(spectrum.leakage_xx, 0, atol=1e-11)
-    np.testing.assert_array_less(np.asarray(spectrum.leakage_yx)[lam[order] != 0], 1e-10)
+    np.testing.assert_array_less(np.asarray(spectrum.leakage_yx)[lam[match] != 0], 1e-10)
 
 
 def two_by_two(c):
@@ -92,7 +95,7 @@ def test_identities_of_general_moments(d, seed, basis, scale):
     np.testing.assert_allclose(b.T @ b, np.eye(d), atol=1e-12)
     np.testing.assert_allclose(spectrum.lam.sum(), np.trace(yx), atol=1e-11)
     np.testing.assert_allclose(spectrum.variance.sum(), np.trace(xx), rtol=1e-12)
-    assert (np.diff(spectrum.lam) <= 1e-12).all()
+    assert (np.diff(spectrum.lam) <= 0).all()
     assert (b[np.abs(b).argmax(axis=0), np.arange(d)] > 0).all()
     # Pythagoras: what is not on the diagonal is the defect, and it is the leakage of the features
     off = float(spectrum.defect.off_diagonal_xx) * np.linalg.norm(xx)
@@ -154,6 +157,26 @@ def test_degenerate_eigenspaces_are_resolved_by_the_other_matrix():
     second = (columns * [3.0, 1.0, 2.0, 5.0]) @ columns.T
     found = resolved_eigenbasis((first + first.T) / 2, second, 1e-13)
     np.testing.assert_allclose(np.sort(np.abs(columns.T @ found), axis=0)[-1], 1, atol=1e-12)
+
+
+def test_a_chain_of_close_eigenvalues_is_not_one_eigenspace():
+    """64 eigenvalues, neighbours closer than the tolerance, all of them ten times wider: they keep their eigenvectors."""
+    values = 1 + np.arange(64) * 0.5e-6
+    columns = random_orthogonal(0, 64)
+    found = resolved_eigenbasis((columns * values) @ columns.T, np.diag(np.arange(64.0)), 1e-6 / np.linalg.norm(values))
+    weights = (columns.T @ found) ** 2  # of the eigenvalues in each column found
+    mean = values @ weights
+    spread = np.sqrt((weights * (values[:, None] - mean) ** 2).sum(axis=0))
+    assert spread.max() < 1.1e-6
+
+
+def test_weak_features_of_float32_moments_keep_their_order(float32):
+    lam = np.concatenate([[5.0], np.linspace(4e-3, -4e-3, 63)])
+    basis = random_orthogonal(2, 64)
+    moments = moments_from_spectrum(lam, variance=np.full(64, 6.0), basis=basis)
+    spectrum = feature_spectrum(moments)
+    assert (np.diff(spectrum.lam) <= 0).all()
+    np.testing.assert_allclose(spectrum.lam, lam, atol=1e-5)
 
 
 @pytest.mark.parametrize("basis", BASES)
@@ -225,7 +248,8 @@ def test_dtype_and_degeneracy_in_float32(float32):
     lam, variance = np.array([0.5, 0.5, 0.5, 0.1, 0.1, 0.0]), np.array([1.0, 2.0, 3.0, 1.0, 2.0, 1.0])
     spectrum = feature_spectrum(moments_from_spectrum(lam, variance=variance, basis=columns))
     assert spectrum.lam.dtype == jnp.float32
-    np.testing.assert_allclose(spectrum.variance, [3, 2, 1, 2, 1, 1], rtol=1e-5)
+    for found, expected in ((slice(0, 3), [1, 2, 3]), (slice(3, 5), [1, 2]), (slice(5, 6), [1])):
+        np.testing.assert_allclose(np.sort(spectrum.variance[found]), expected, rtol=1e-5)
     assert float(spectrum.defect.off_diagonal_xx) < 1e-5
 
 
