@@ -63,4 +63,4 @@ def ordered(times: np.ndarray, ascending: bool, margin: float = 0.0) -> bool:
 
 def spread(times: np.ndarray) -> np.ndarray:
     """Largest time over the smallest, along the last axis."""
-    return times.max(axis=-1) / times.min(axis=-1)
+    return np.asarray(times.max(axis=-1) / times.min(axis=-1))

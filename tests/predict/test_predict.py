@@ -120,7 +120,9 @@ def test_defect_is_told_plainly(known, defect, words):
 
 
 def test_nothing_is_learned():
-    found = predict(feature_spectrum(moments_from_spectrum([-0.5, -1.0], [-0.5, -0.9])), depths=(2,))
+    found = predict(
+        feature_spectrum(moments_from_spectrum(np.array([-0.5, -1.0]), np.array([-0.5, -0.9]))), depths=(2,)
+    )
     assert np.isinf(found.critical_time).all() and "no order to compare" in report(found)
     plot_prediction(found)
 
