@@ -33,7 +33,7 @@ class GuardedController(diffrax.AbstractAdaptiveStepSizeController):
         keep, next_t0, next_t1, jump, state, result = self.inner.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
         )
-        step, at = next_t1 - next_t0, jnp.abs(next_t0)
+        step, at = jnp.asarray(next_t1 - next_t0), jnp.abs(next_t0)
         info = jnp.finfo(step.dtype)
         # ~(>) also catches a NaN step
         stuck = ~keep & ~(step > 4 * info.eps * at + 100 * info.tiny)

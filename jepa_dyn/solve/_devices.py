@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
+
+Device: TypeAlias = Any  # jax.Device, which is a value and no type to a type checker
 
 
 def use_host_devices(count: int | None = None) -> int:
@@ -37,7 +39,7 @@ def use_host_devices(count: int | None = None) -> int:
     return len(jax.local_devices(backend="cpu"))
 
 
-def default_block_size(device: jax.Device, num_lanes: int, num_devices: int) -> int:
+def default_block_size(device: Device, num_lanes: int, num_devices: int) -> int:
     """128 lanes on a CPU, whose cache they fit; on an accelerator one block for each device, up to 2^18 lanes."""
     if device.platform == "cpu":
         return 128
@@ -60,7 +62,7 @@ def map_blocks(
     shared: Any,
     lanes: Any,
     block_size: int,
-    devices: tuple[jax.Device, ...],
+    devices: tuple[Device, ...],
 ) -> Any:
     """`function(shared, block)` over blocks of the leading axis of `lanes`, each device looping over its own blocks.
 
@@ -84,7 +86,7 @@ def _take(tree: Any, position: Int[Array, " lanes"]) -> Any:
     return jax.tree.map(lambda leaf: leaf[position], tree)
 
 
-def original_order(tree: Any, order: np.ndarray, num_lanes: int, devices: Sequence[jax.Device]) -> Any:
+def original_order(tree: Any, order: np.ndarray, num_lanes: int, devices: Sequence[Device]) -> Any:
     """Results back in the caller's order, padding dropped, on the first device."""
     if devices[0].platform != "cpu":
         position = np.empty(num_lanes, np.int64)

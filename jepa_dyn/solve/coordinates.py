@@ -54,7 +54,7 @@ PLAIN = Coordinate("w", None, _same, _first, _first, _same_tolerances)
 
 def _floor(rtol: Array) -> Array:
     """The smallest tolerance that rounding can meet."""
-    return 4 * jnp.finfo(rtol.dtype).eps
+    return jnp.asarray(4 * jnp.finfo(rtol.dtype).eps, rtol.dtype)
 
 
 def _log_encode(w: Array, args: ModeParameters) -> Array:

@@ -1,6 +1,6 @@
 """Many trajectories of one system in one call: sorted by cost, cut into blocks, spread over devices, returned in order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import diffrax
@@ -12,18 +12,18 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, PyTree
 
 from jepa_dyn._checks import require, require_choice
-from jepa_dyn.solve._devices import block_order, default_block_size, map_blocks, original_order
+from jepa_dyn.solve._devices import Device, block_order, default_block_size, map_blocks, original_order
 from jepa_dyn.solve._tolerances import resolve_tolerances, state_dtype
 from jepa_dyn.solve.closed_form import ClosedForm
 from jepa_dyn.solve.coordinates import PLAIN, Coordinate, choose_coordinate, mode_name
 from jepa_dyn.solve.integrate import Flow, check_start, check_times, is_finite, resolve_solver, solve_lane
-from jepa_dyn.solve.lanes import BlockResult, solve_block
+from jepa_dyn.solve.lanes import BlockResult, lane_norm, solve_block
 from jepa_dyn.solve.result import Trajectories
 from jepa_dyn.status import Status
 
 Stepper = Literal["lanes", "diffrax"]
 SortKey = Literal["pilot", "rate"]
-_PILOT_RTOL, _PILOT_STEPS = 1e-3, 64
+_PILOT_RTOL, _PILOT_STEPS = 1e-4, 64
 
 
 class _Shared(eqx.Module):
@@ -41,6 +41,13 @@ class _Shared(eqx.Module):
     static_max_steps: int = eqx.field(static=True)
     settle: bool = eqx.field(static=True)
 
+    def times(self, own_ts: Array | None) -> Array:
+        """(T,) common or (lanes, T) own saved times."""
+        if own_ts is not None:
+            return own_ts
+        assert self.ts is not None
+        return self.ts
+
 
 def _prepared(shared: _Shared, y0: Any, args: Any) -> tuple[Callable, Any, Any, Array, Array]:
     """Field, start, parameters and tolerances of a block in the solver's coordinate."""
@@ -54,7 +61,8 @@ def _prepared(shared: _Shared, y0: Any, args: Any) -> tuple[Callable, Any, Any, 
 
 def _lanes_block(shared: _Shared, block: tuple) -> BlockResult:
     y0, args, own_ts = block
-    ts = shared.ts[:, None] if own_ts is None and shared.ts is not None else own_ts.T
+    ts = shared.times(own_ts).T
+    ts = ts[:, None] if ts.ndim == 1 else ts
     field, start, ready, rtol, atol = _prepared(shared, y0, args)
     final, saved = solve_block(field, start, ready, ts, shared.t0, rtol, atol, shared.max_steps, shared.settle)
     ys = jax.vmap(jax.vmap(shared.coordinate.decode), (0, None))(saved, args)
@@ -84,14 +92,14 @@ def _diffrax_block(shared: _Shared, block: tuple) -> BlockResult:
         )
         return BlockResult(lane.ys, lane.status, lane.steps, lane.rejected, lane.settled_time)
 
-    ts, axis = (shared.ts, None) if own_ts is None else (own_ts, 0)
+    ts, axis = shared.times(own_ts), None if own_ts is None else 0
     return jax.vmap(one, (0, 0, axis))(y0, args, ts)
 
 
 def _closed_block(shared: _Shared, block: tuple) -> BlockResult:
     y0, args, own_ts = block
     form = shared.system
-    ts, axis = (shared.ts, None) if own_ts is None else (own_ts, 0)
+    ts, axis = shared.times(own_ts), None if own_ts is None else 0
 
     def one(y0: Any, args: Any, ts: Array) -> BlockResult:
         ys = jax.vmap(form.state, (0, None, None))(ts - shared.t0, y0, args)
@@ -111,20 +119,22 @@ _BLOCKS = {"lanes": _lanes_block, "diffrax": _diffrax_block, "closed form": _clo
 def _pilot_block(shared: _Shared, block: tuple) -> Array:
     """Steps that a coarse solve takes, extrapolated where it did not get to the end."""
     y0, args, own_ts = block
-    ends = shared.ts[-1:, None] if own_ts is None and shared.ts is not None else own_ts[:, -1:].T
+    ends = jnp.atleast_1d(shared.times(own_ts)[..., -1])[None, :]
     field, start, ready, rtol, _ = _prepared(shared, y0, args)
     coarse = jnp.full_like(rtol, _PILOT_RTOL)
     final, _ = solve_block(field, start, ready, ends, shared.t0, coarse, 1e-3 * coarse, shared.max_steps, shared.settle)
     fraction = (final.t - shared.t0) / jnp.maximum(ends[0] - shared.t0, jnp.finfo(ends.dtype).tiny)
     longer = jnp.where(final.status == Status.ok, 1.0, 1 / jnp.clip(fraction, 1e-12, 1.0))
-    return final.steps * longer
+    # few distinct counts: ties are broken by how far the state moved, which orders the lanes along their curve
+    growth = lane_norm(final.y) / (lane_norm(start) + jnp.finfo(ends.dtype).tiny)
+    return final.steps * longer + 1 - 1 / (1 + growth)
 
 
 def _rate_block(shared: _Shared, block: tuple) -> Array:
     """|trace of the Jacobian| at the start times the horizon."""
     y0, args, own_ts = block
     field, start, ready, _, _ = _prepared(shared, y0, args)
-    ends = shared.ts[-1] if own_ts is None and shared.ts is not None else own_ts[:, -1]
+    ends = shared.times(own_ts)[..., -1]
 
     def one(y: Any, args: Any) -> Array:
         flat, unravel = jax.flatten_util.ravel_pytree(y)
@@ -176,19 +186,19 @@ def ensemble(
     system: Flow | ClosedForm,
     y0: Any,
     args: Any,
-    ts: ArrayLike,
+    ts: ArrayLike | Sequence[Any],
     *,
     t0: ArrayLike = 0.0,
-    stepper: Stepper | None = None,
+    stepper: str | None = None,
     solver: str | diffrax.AbstractSolver = "tsit5",
     coordinate: str | None = "auto",
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,
     max_steps: int = 65536,
     settle: bool | None = None,
-    sort_key: SortKey | Callable[[Any, Any, Any], Any] | ArrayLike | None = "pilot",
+    sort_key: str | Callable[[Any, Any, Any], Any] | ArrayLike | None = "pilot",
     block_size: int | None = None,
-    devices: tuple[jax.Device, ...] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Trajectories:
     """Trajectories of a batch of lanes of any flow or closed form, in the caller's order, each with its own status.
 

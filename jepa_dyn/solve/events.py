@@ -75,11 +75,11 @@ def find_crossings(
         time = jax.lax.fori_loop(0, jnp.finfo(steps.dtype).nmant + 8, halve, bracket)[1]
         if advance is None:
             return time
-        start = steps[index // _LOOKS]
+        step_to, start = advance, steps[index // _LOOKS]
 
         def correct(_, tau):
             slope = jax.jvp(value, (tau,), (jnp.ones_like(tau),))[1]
-            miss = jnp.asarray(event(tau, advance(start, tau), args), steps.dtype)
+            miss = jnp.asarray(event(tau, step_to(start, tau), args), steps.dtype)
             moved = jnp.clip(tau - miss / slope, times[index], times[index + 1])
             return jnp.where(jnp.isfinite(moved), moved, tau)
 

@@ -1,6 +1,6 @@
 """One trajectory by diffrax: explicit or stiff, in a variable that suits, with recorded events, dense output and a status."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax
@@ -190,6 +190,12 @@ def check_start(flow: Flow, y0: Any, args: Any) -> None:
         require("y0", y0, "be >= 0 (the amplitude of a mode is not negative)", lambda a: a >= 0)
 
 
+def numbers_to_arrays(tree: Any) -> Any:
+    """Python and numpy numbers as arrays, so that a new value does not recompile; everything else as it is."""
+    numeric = int | float | complex | np.ndarray | np.generic
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, numeric) else leaf, tree)
+
+
 def check_times(ts: Any, t0: Any) -> None:
     """Saved times: finite, increasing, none before t0."""
     require_finite("t0", t0)
@@ -212,7 +218,7 @@ def integrate(
     flow: Flow,
     y0: Any,
     args: Any,
-    ts: ArrayLike,
+    ts: ArrayLike | Sequence[Any],
     *,
     t0: ArrayLike = 0.0,
     solver: str | diffrax.AbstractSolver = "tsit5",
@@ -234,7 +240,7 @@ def integrate(
     Args:
         flow: vector field f(t, y, args) -> dy/dt.
         y0: state at `t0`, an array or a pytree of arrays. For the mode flows one number w0 >= 0.
-        args: whatever the flow takes; for the mode flows `ModeParameters` of one system.
+        args: whatever the flow takes, its numbers become arrays; for the mode flows `ModeParameters` of one system.
         ts: (T,) saved times in the flow's clock, strictly increasing, >= t0.
         t0: start.
         solver: "tsit5", "dopri5", "dopri8" (explicit), "kvaerno3", "kvaerno4", "kvaerno5" (stiff), or a diffrax solver.
@@ -277,6 +283,7 @@ def integrate(
     dtype = state_dtype(y0)
     rtol, atol = resolve_tolerances(rtol, atol, dtype)
     y0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), y0)
+    args = numbers_to_arrays(args)
     return _solve_jitted(
         flow,
         choose_coordinate(flow, coordinate, y0, args),

@@ -81,7 +81,7 @@ def _select(keep: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(_along(keep, a), a, b), new, old)
 
 
-def _lane_norm(tree: Any) -> Array:
+def lane_norm(tree: Any) -> Array:
     """Root mean square over everything but the lanes; of one number its size."""
     leaves = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)]
     if len(leaves) == 1 and leaves[0].shape[1] == 1:
@@ -101,12 +101,12 @@ def _first_step(
     flow: Callable, t: Array, y: Any, slope: Any, args: Any, span: Array, rtol: Array, atol: Array
 ) -> Array:
     """Starting step from the sizes of y, y' and an estimate of y'' (Hairer, Norsett, Wanner 1993, II.4)."""
-    size, speed = _lane_norm(_scaled(y, y, y, rtol, atol)), _lane_norm(_scaled(slope, y, y, rtol, atol))
+    size, speed = lane_norm(_scaled(y, y, y, rtol, atol)), lane_norm(_scaled(slope, y, y, rtol, atol))
     moving = speed > 1e-30
     trial = jnp.minimum(jnp.where(moving, 0.01 * size / jnp.where(moving, speed, 1.0), span), span)
     trial = jnp.where((size < 1e-5) & moving, jnp.minimum(1e-5 / jnp.where(moving, speed, 1.0), span), trial)
     beyond = flow(t + trial, _axpy(y, trial, slope), args)
-    bend = _lane_norm(_scaled(jax.tree.map(jnp.subtract, beyond, slope), y, y, rtol, atol)) / trial
+    bend = lane_norm(_scaled(jax.tree.map(jnp.subtract, beyond, slope), y, y, rtol, atol)) / trial
     largest = jnp.maximum(speed, bend)
     quiet = ~(largest > 1e-15)
     refined = jnp.where(quiet, span, (0.01 / jnp.where(quiet, 1.0, largest)) ** (1 / TSIT5.order))
@@ -193,7 +193,7 @@ def solve_block(
             y = _axpy(s.y, h, _combine(row, stages))
             stages.append(field(s.t + float(node) * h, y, args))
         difference = jax.tree.map(lambda e: _along(h, e) * e, _combine(TSIT5.error, stages))
-        error = _lane_norm(_scaled(difference, s.y, y, rtol, atol))
+        error = lane_norm(_scaled(difference, s.y, y, rtol, atol))
         running = s.status == _RUNNING
         accepted = running & (error <= 1)
         t = jnp.where(accepted, jnp.where(last, end, s.t + h), s.t)

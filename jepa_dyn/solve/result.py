@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
+from jepa_dyn._checks import is_traced
 from jepa_dyn.parameters import ModeParameters
 from jepa_dyn.status import MESSAGES, Status, count_statuses
 
@@ -116,7 +117,7 @@ class Trajectories(eqx.Module):
 
     def summary(self) -> str:
         """A few lines: method, lanes x times, dtype, memory, steps, statuses."""
-        if isinstance(self.status, jax.core.Tracer):
+        if is_traced(self.status):
             return f"Trajectories({self.method}, traced)"
         leaves = jax.tree.leaves(self.ys)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

@@ -1,7 +1,7 @@
 """The Runge-Kutta pair of the lane stepper: Tsitouras' 5(4) pair with its fourth-order interpolant, as data.
 
 Source: Tsitouras 2011, Computers & Mathematics with Applications 62, 770-775; the pair is read from `diffrax.Tsit5`, the
-interpolant's factored polynomials are multiplied out here.
+interpolant's factored polynomials, published to about ten digits, are multiplied out here.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ _DENSE_FACTORS: tuple[tuple[float, tuple[tuple[float, ...], ...]], ...] = (
 
 
 def _dense() -> np.ndarray:
-    columns = [scale * reduce(np.polymul, factors)[::-1] for scale, factors in _DENSE_FACTORS]
+    columns = [scale * np.asarray(reduce(np.polymul, factors))[::-1] for scale, factors in _DENSE_FACTORS]
     return np.stack(columns, axis=1)[1:]
 
 

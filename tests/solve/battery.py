@@ -1,0 +1,76 @@
+"""Mode problems with their answers from scipy's DOP853 at 1e-12, in log w where w allows it: shared by the solver tests."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from jepa_dyn import ModeParameters, flows, mode_parameters
+
+FLOWS = {"jepa": flows.jepa, "mae": flows.mae}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mode: `coordinates` are those in which it may be solved."""
+
+    name: str
+    objective: str
+    lam: float
+    variance: float
+    depth: float
+    weight_decay: float
+    w0: float
+    end: float
+    coordinates: tuple[str, ...] = ("w", "log", "logit", "layer")
+
+    @property
+    def flow(self):
+        return FLOWS[self.objective]
+
+    @property
+    def args(self) -> ModeParameters:
+        return mode_parameters(self.lam, variance=self.variance, depth=self.depth, weight_decay=self.weight_decay)
+
+    @property
+    def ts(self) -> np.ndarray:
+        return np.linspace(0.0, self.end, 9)
+
+    @cached_property
+    def w(self) -> np.ndarray:
+        return reference(self)
+
+
+def reference(problem: Problem) -> np.ndarray:
+    r = 1 / problem.depth + (problem.objective == "mae")
+
+    def speed(t, u):
+        growth = problem.lam * np.exp((2 - r) * u) if problem.lam else 0.0
+        return growth - problem.variance * np.exp(2 * u) - problem.weight_decay
+
+    start = [np.log(problem.w0)]
+    solution = solve_ivp(speed, (0, problem.end), start, "DOP853", problem.ts, rtol=1e-12, atol=1e-13)
+    assert solution.success
+    return np.exp(solution.y[0])
+
+
+_NO_LOGIT = ("w", "log", "layer")
+PROBLEMS = [
+    Problem("jepa depth 1", "jepa", 1.0, 1.25, 1.0, 0.0, 0.02, 80.0),
+    Problem("jepa depth 3", "jepa", 1.0, 1.25, 3.0, 0.0, 0.05, 240.0),
+    Problem("jepa depth 2.3", "jepa", 1.0, 1.25, 2.3, 0.0, 0.05, 150.0, ("w", "log", "logit")),
+    Problem("jepa depth 0.4", "jepa", 1.0, 1.25, 0.4, 0.0, 0.05, 5.0, ("w", "log", "logit")),
+    Problem("jepa weight decay", "jepa", 1.0, 1.25, 2.0, 0.01, 0.1, 80.0, _NO_LOGIT),
+    Problem("jepa above its fixed point", "jepa", 1.0, 2.0, 3.0, 0.0, 0.9, 40.0, _NO_LOGIT),
+    Problem("jepa negative lam", "jepa", -1.0, 1.25, 2.0, 0.0, 0.5, 60.0, _NO_LOGIT),
+    Problem("jepa lam 0", "jepa", 0.0, 1.25, 2.0, 0.0, 0.5, 60.0, _NO_LOGIT),
+    Problem("jepa fast", "jepa", 1000.0, 1250.0, 3.0, 0.0, 0.05, 1.0),
+    Problem("mae depth 1", "mae", 1.0, 1.25, 1.0, 0.0, 0.01, 12.0),
+    Problem("mae depth 5", "mae", 1.0, 0.8, 5.0, 0.0, 0.01, 30.0),
+    Problem("mae depth 0.75", "mae", 1.0, 1.25, 0.75, 0.0, 0.01, 6.0, ("w", "log", "logit")),
+    Problem("mae weight decay", "mae", 1.0, 1.25, 3.0, 0.02, 0.05, 40.0, _NO_LOGIT),
+    Problem("mae above its fixed point", "mae", 1.0, 2.0, 4.0, 0.0, 1.5, 10.0, _NO_LOGIT),
+    Problem("mae negative lam", "mae", -0.5, 1.25, 3.0, 0.0, 0.5, 20.0, _NO_LOGIT),
+]
+EACH = [(problem, coordinate) for problem in PROBLEMS for coordinate in problem.coordinates]
