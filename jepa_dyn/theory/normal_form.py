@@ -89,7 +89,8 @@ def _grow_early(x0: Array, sigma: Array, n: Array, time_to_half: Array) -> Array
         slope = order * jnp.exp(-order * (x - half) - level) / speed_factor(x, GROW)
         return (level - target) / slope
 
-    rate = jnp.where(backward, -1.0, -n)
+    # n < 0: y left 0 a finite time ago, so that 1 + rate T vanishes just there
+    rate = jnp.where(backward, 0.0, jnp.where(n < 0, 1 / time_to_zero(x0, n, GROW), -n))
 
     def forward_level(time: Array) -> Array:
         """log1p(rate T) / rate, with its limit T at rate = 0."""
@@ -102,7 +103,7 @@ def _grow_early(x0: Array, sigma: Array, n: Array, time_to_half: Array) -> Array
     def forward_step(x: Array) -> Array:
         dx = x - x0
         time = scaled_time(x0, x, dx, n, GROW)
-        slope = jnp.exp(rate * dx) / (speed_factor(x, GROW) * (1 + rate * time))
+        slope = jnp.exp(-n * dx) / (speed_factor(x, GROW) * (1 + rate * time))
         return (forward_target - forward_level(time)) / slope
 
     def step(x: Array) -> Array:
