@@ -3,10 +3,11 @@
 They live below both, because `flows/` and `theory/` never import each other.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn._checks import (
@@ -19,8 +20,9 @@ from jepa_dyn._checks import (
     require_positive,
 )
 
-Objective = Literal["jepa", "mae"]
-OBJECTIVES: tuple[str, ...] = get_args(Objective)
+OBJECTIVES = ("jepa", "mae")
+# at run time any string, so that an unknown one meets our own message and not that of a type checker
+Objective = Literal["jepa", "mae"] if TYPE_CHECKING else str
 
 
 class ModeParameters(eqx.Module):
@@ -36,10 +38,10 @@ class ModeParameters(eqx.Module):
     Source: Littwin 2024, section 2 (lambda_i, sigma_i^2, rho_i) and eqs (7), (8).
     """
 
-    lam: Float[Array, "*#batch"]
-    variance: Float[Array, "*#batch"]
-    depth: Float[Array, "*#batch"]
-    weight_decay: Float[Array, "*#batch"]
+    lam: Float[Array | np.ndarray, "*#batch"]
+    variance: Float[Array | np.ndarray, "*#batch"]
+    depth: Float[Array | np.ndarray, "*#batch"]
+    weight_decay: Float[Array | np.ndarray, "*#batch"]
 
     @property
     def rho(self) -> Array:

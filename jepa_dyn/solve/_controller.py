@@ -1,9 +1,10 @@
-"""Step size control that reports a step too small for the number type, instead of trying until `max_steps`."""
+"""Step size control that recovers from overflowing steps and reports a step too small for the number type."""
 
 from collections.abc import Callable
 from typing import Any
 
 import diffrax
+import jax
 import jax.numpy as jnp
 
 
@@ -30,6 +31,11 @@ class GuardedController(diffrax.AbstractAdaptiveStepSizeController):
         return self.inner.init(terms, t0, t1, y0, dt0, args, func, error_order)
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
+        # A step that overflowed must only be shortened. Left alone, an infinite candidate makes the scaled error inf/inf, the
+        # next step NaN, and the solve repeats that step until `max_steps` (diffrax 0.7.2).
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((y1_candidate, y_error))]).all()
+        y1_candidate = jax.tree.map(lambda new, old: jnp.where(finite, new, old), y1_candidate, y0)
+        y_error = jax.tree.map(lambda error: jnp.where(finite, error, jnp.inf), y_error)
         keep, next_t0, next_t1, jump, state, result = self.inner.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
         )

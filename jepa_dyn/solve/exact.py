@@ -35,9 +35,9 @@ _DEVICE_BLOCK_BYTES = 1 << 30
 class _Modes(eqx.Module):
     """Per-lane inputs of the fast route; `label` is the lane's row in the table's orders."""
 
-    w0: Float[Array, " lanes"]
+    w0: Float[Array | np.ndarray, " lanes"]
     args: ModeParameters
-    label: Int[Array, " lanes"]
+    label: Int[Array | np.ndarray, " lanes"]
 
 
 @partial(jax.jit, static_argnames="objective")
@@ -77,10 +77,10 @@ def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class _Prepared(eqx.Module):
     """Per-lane constants of the evaluation, as columns."""
 
-    log_limit: Float[Array, "lanes 1"]
-    power: Float[Array, "lanes 1"]
-    rate: Float[Array, "lanes 1"]
-    phase: Float[Array, "lanes 1"]
+    log_limit: Float[Array, "lanes ..."]
+    power: Float[Array, "lanes ..."]
+    rate: Float[Array, "lanes ..."]
+    phase: Float[Array, "lanes ..."]
     place: OrderPlace
 
 
@@ -109,7 +109,7 @@ def _evaluate(
 
 @partial(jax.jit, static_argnames="objective")
 def _lost_digits(
-    objective, table: CurveTable, lanes: _Modes, ts: Float[Array, "#lanes times"]
+    objective, table: CurveTable, lanes: _Modes, ts: Array
 ) -> Bool[Array, " lanes"]:
     """Lanes with a saved time inside the transition, whose width is below the resolution of the time itself."""
     lane = _prepare(objective, table, lanes)

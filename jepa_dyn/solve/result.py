@@ -51,8 +51,8 @@ class Trajectories(eqx.Module):
     - `crossings`, `interpolation`: what `integrate` adds on request.
     """
 
-    ts: Float[Array, "*#lanes times"]
-    ys: PyTree[Array]
+    ts: Float[Array | np.ndarray, "*#lanes times"]
+    ys: PyTree[Array | np.ndarray]
     status: UInt8[Array, "*lanes"]
     steps: Int[Array, "*lanes"]
     rejected: Int[Array, "*lanes"]

@@ -20,6 +20,7 @@ from jepa_dyn._checks import (
     require_choice,
     require_finite,
     require_fraction,
+    require_not_empty,
     require_positive,
 )
 from jepa_dyn.parameters import OBJECTIVES, ModeParameters, Objective
@@ -125,8 +126,8 @@ def _state(objective: Objective, t: ArrayLike, w0: ArrayLike, args: ModeParamete
     # from the nearer of the two exact points: the start or the fixed point
     nearer_start = (jnp.abs(x - x0) <= jnp.abs(x)) | (branch == DECAY)
     log_w = jnp.where(nearer_start, jnp.log(w0) + (x - x0) / r, _log_scale(objective, safe) + x / r)
-    unmoved = x == x0
-    moved = jnp.where(unmoved & (t == 0), w0, jnp.exp(log_w))
+    moved = jnp.exp(log_w)
+    moved = moved + jnp.where(t == 0, jax.lax.stop_gradient(w0 - moved), 0.0)  # exactly w0, with the derivatives of the flow
     w = jnp.where(gone, 0.0, jnp.where(at_fixed_point, w0, moved))
     square = 1 + 2 * args.variance * w0**2 * t
     pure = jnp.where(square > 0, w0 / jnp.sqrt(jnp.where(square > 0, square, 1.0)), jnp.nan)
@@ -146,6 +147,7 @@ def check_mode(objective: Objective, args: ModeParameters, **positive: ArrayLike
         lambda a: a == 0,
     )
     for name, value in positive.items():
+        require_not_empty(name, value)
         require_positive(name, value, "an amplitude of 0 is a fixed point that no mode leaves or reaches")
     require_broadcastable(parameters=args.broadcast().lam, **positive)
 

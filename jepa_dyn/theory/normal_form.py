@@ -228,7 +228,8 @@ def _advance_jvp(primals, tangents):
     x0, sigma, n, branch = primals
     x0_dot, sigma_dot, n_dot, _ = tangents
     z = advance(x0, sigma, n, branch)
-    moving = jnp.isfinite(z)
+    # arrived: no state changes with z any more, and the derivative of the time by n would be infinity times 0
+    moving = jnp.isfinite(z) & (z < _largest_z(z))
     x = jnp.where(moving, log_y_from_z(jnp.where(moving, z, 1.0), branch), x0)
     elapsed = jnp.where(moving, sigma, 0.0)
     by_start = 1 / speed_factor(x0, branch) - n * elapsed
