@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 
 
@@ -72,7 +73,11 @@ def require_increasing(name: str, value: Any) -> None:
         raise ValueError(f"Argument `{name}` must have at least one axis, but is the single number {array!s}.")
     if array.dtype.kind in "iuf":
         # increasing from a first >= 0 to a finite last: nothing between can be NaN, infinite or negative
-        if np.all(array[..., 1:] > array[..., :-1]) and np.all(array[..., 0] >= 0) and np.all(np.isfinite(array[..., -1])):
+        if (
+            np.all(array[..., 1:] > array[..., :-1])
+            and np.all(array[..., 0] >= 0)
+            and np.all(np.isfinite(array[..., -1]))
+        ):
             return
     require_nonnegative(name, value)
     steps = np.diff(array, axis=-1)

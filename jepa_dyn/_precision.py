@@ -20,5 +20,5 @@ def x64_context(on: bool) -> AbstractContextManager:
     """64-bit numbers on or off inside a `with` block, on this thread only (JAX's context does not reach worker threads)."""
     manager = getattr(jax, "enable_x64", None)  # its place since JAX 0.8
     if manager is None:
-        from jax.experimental import enable_x64 as manager
+        from jax.experimental import enable_x64 as manager  # pyright: ignore[reportAttributeAccessIssue]
     return manager(on)

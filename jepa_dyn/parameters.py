@@ -3,7 +3,7 @@
 They live below both, because `flows/` and `theory/` never import each other.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,8 +21,14 @@ from jepa_dyn._checks import (
 )
 
 OBJECTIVES = ("jepa", "mae")
-# at run time any string, so that an unknown one meets our own message and not that of a type checker
-Objective = Literal["jepa", "mae"] if TYPE_CHECKING else str
+if TYPE_CHECKING:
+    Objective = Literal["jepa", "mae"]
+    Leaf = Any
+else:
+    # at run time any string, so that an unknown one meets our own message and not that of a type checker
+    Objective = str
+    # host code keeps numpy leaves in the same classes
+    Leaf = Array | np.ndarray
 
 
 class ModeParameters(eqx.Module):
@@ -38,10 +44,10 @@ class ModeParameters(eqx.Module):
     Source: Littwin 2024, section 2 (lambda_i, sigma_i^2, rho_i) and eqs (7), (8).
     """
 
-    lam: Float[Array | np.ndarray, "*#batch"]
-    variance: Float[Array | np.ndarray, "*#batch"]
-    depth: Float[Array | np.ndarray, "*#batch"]
-    weight_decay: Float[Array | np.ndarray, "*#batch"]
+    lam: Float[Leaf, "*#batch"]
+    variance: Float[Leaf, "*#batch"]
+    depth: Float[Leaf, "*#batch"]
+    weight_decay: Float[Leaf, "*#batch"]
 
     @property
     def rho(self) -> Array:

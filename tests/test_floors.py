@@ -20,7 +20,7 @@ FLOORS = {
     "papers": 5, "predict": 5,
     "cli": 6,
 }  # fmt: skip
-SIBLINGS_ALLOWED = {("papers", "predict")}
+SIBLINGS_ALLOWED = {("predict", "papers"), ("parameters", "_checks")}
 FORBIDDEN = {("theory", "flows"), ("flows", "theory"), ("sweep", "theory"), ("plots", "theory")}
 
 

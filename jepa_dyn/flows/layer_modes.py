@@ -35,7 +35,8 @@ def layer_parameters(args: ModeParameters, num_bits: int) -> LayerParameters:
     scale = jnp.where(good, args.depth, jnp.nan)
     whole = depth.astype(jnp.int32)
     bits = tuple(((whole >> j) & 1) == 1 for j in range(num_bits))
-    return LayerParameters(args.lam / scale, args.variance / scale, args.weight_decay / scale, bits)
+    growth, loss, decay = (jnp.divide(rate, scale) for rate in (args.lam, args.variance, args.weight_decay))
+    return LayerParameters(growth, loss, decay, bits)
 
 
 def depth_power(x: Float[Array, "*#batch"], bits: tuple[Bool[Array, "*#batch"], ...]) -> Float[Array, "*batch"]:

@@ -14,7 +14,8 @@ from jepa_dyn.parameters import ModeParameters
 
 
 def _log_flow(u: Array, r: Array, args: ModeParameters) -> Array:
-    return args.lam * jnp.exp((2 - r) * u) - args.variance * jnp.exp(2 * u) - args.weight_decay
+    growth, loss = jnp.multiply(args.lam, jnp.exp((2 - r) * u)), jnp.multiply(args.variance, jnp.exp(2 * u))
+    return growth - loss - args.weight_decay
 
 
 def jepa_log(t: ArrayLike, u: Float[Array, "*#batch"], args: ModeParameters) -> Float[Array, "*batch"]:

@@ -15,12 +15,12 @@ from jepa_dyn.parameters import ModeParameters
 
 def jepa_order(args: ModeParameters) -> Float[Array, "*depths"]:
     """r = 1/L, the order of the JEPA mode: y = w^r / rho is 1 at the fixed point."""
-    return 1 / args.depth
+    return 1 / jnp.asarray(args.depth)
 
 
 def mae_order(args: ModeParameters) -> Float[Array, "*depths"]:
     """r = 1 + 1/L, the order of the MAE mode: y = w^r / rho is 1 at the fixed point."""
-    return 1 + 1 / args.depth
+    return 1 + 1 / jnp.asarray(args.depth)
 
 
 def _mode(w: Array, r: Array, args: ModeParameters) -> Array:

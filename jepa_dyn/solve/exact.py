@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jepa_dyn._checks import require_choice, require_increasing, require_not_empty
 from jepa_dyn._precision import x64_context, x64_is_on
-from jepa_dyn.parameters import ModeParameters, Objective
+from jepa_dyn.parameters import Leaf, ModeParameters, Objective
 from jepa_dyn.solve.result import Trajectories
 from jepa_dyn.status import Status
 from jepa_dyn.theory import modes
@@ -35,9 +35,9 @@ _DEVICE_BLOCK_BYTES = 1 << 30
 class _Modes(eqx.Module):
     """Per-lane inputs of the fast route; `label` is the lane's row in the table's orders."""
 
-    w0: Float[Array | np.ndarray, " lanes"]
+    w0: Float[Leaf, " lanes"]
     args: ModeParameters
-    label: Int[Array | np.ndarray, " lanes"]
+    label: Int[Leaf, " lanes"]
 
 
 @partial(jax.jit, static_argnames="objective")
@@ -108,9 +108,7 @@ def _evaluate(
 
 
 @partial(jax.jit, static_argnames="objective")
-def _lost_digits(
-    objective, table: CurveTable, lanes: _Modes, ts: Array
-) -> Bool[Array, " lanes"]:
+def _lost_digits(objective, table: CurveTable, lanes: _Modes, ts: Array) -> Bool[Array, " lanes"]:
     """Lanes with a saved time inside the transition, whose width is below the resolution of the time itself."""
     lane = _prepare(objective, table, lanes)
     resolution = jnp.finfo(ts.dtype).eps * jnp.abs(lane.phase)
@@ -195,7 +193,7 @@ def _solve(
         groups = [covered] if method == "table" else [covered & (label == g) for g in range(power.size)]
         for group, members in enumerate(groups):
             rows = slice(None) if members.all() else np.flatnonzero(members)
-            count = w0.size if members.all() else rows.size
+            count = int(members.sum())
             if count == 0:
                 continue
             own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from jepa_dyn._checks import is_traced
-from jepa_dyn.parameters import ModeParameters
+from jepa_dyn.parameters import Leaf, ModeParameters
 from jepa_dyn.status import MESSAGES, Status, count_statuses
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Trajectories(eqx.Module):
     - `crossings`, `interpolation`: what `integrate` adds on request.
     """
 
-    ts: Float[Array | np.ndarray, "*#lanes times"]
-    ys: PyTree[Array | np.ndarray]
+    ts: Float[Leaf, "*#lanes times"]
+    ys: PyTree[Leaf]
     status: UInt8[Array, "*lanes"]
     steps: Int[Array, "*lanes"]
     rejected: Int[Array, "*lanes"]

@@ -127,7 +127,8 @@ def _state(objective: Objective, t: ArrayLike, w0: ArrayLike, args: ModeParamete
     nearer_start = (jnp.abs(x - x0) <= jnp.abs(x)) | (branch == DECAY)
     log_w = jnp.where(nearer_start, jnp.log(w0) + (x - x0) / r, _log_scale(objective, safe) + x / r)
     moved = jnp.exp(log_w)
-    moved = moved + jnp.where(t == 0, jax.lax.stop_gradient(w0 - moved), 0.0)  # exactly w0, with the derivatives of the flow
+    # exactly w0 at t = 0, with the derivatives of the flow
+    moved = moved + jnp.where(t == 0, jax.lax.stop_gradient(w0 - moved), 0.0)
     w = jnp.where(gone, 0.0, jnp.where(at_fixed_point, w0, moved))
     square = 1 + 2 * args.variance * w0**2 * t
     pure = jnp.where(square > 0, w0 / jnp.sqrt(jnp.where(square > 0, square, 1.0)), jnp.nan)

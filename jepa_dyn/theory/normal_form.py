@@ -208,7 +208,7 @@ def advance(
     still = ~grows & ~(sigma > 0)
     forward = jnp.where(arrived | still, 1.0, sigma)
 
-    def only(on: Array, elsewhere: float) -> tuple[Array, Array]:
+    def only(on: Array | bool, elsewhere: float) -> tuple[Array, Array]:
         return jnp.where(on, x0, elsewhere), jnp.where(on, forward, 1.0)
 
     z = select(

@@ -306,7 +306,7 @@ def test_bad_input_is_named(name, value):
 
 def test_bad_calls_are_explained():
     args = mode_parameters(1.0, 0.8, 2.0)
-    with pytest.raises(ValueError, match="must be one of 'jepa', 'mae', but is 'jpea'. Did you mean 'jepa'"):
+    with pytest.raises(ValueError, match=r"must be one of 'jepa', 'mae', but is 'jpea'\. Did you mean 'jepa'"):
         fixed_point("jpea", args)
     with pytest.raises(ValueError, match="`weight_decay` must be 0"):
         state("jepa", 1.0, 0.1, mode_parameters(1.0, 0.8, 2.0, weight_decay=0.1))
