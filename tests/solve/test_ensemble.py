@@ -12,7 +12,7 @@ import pytest
 from battery import PROBLEMS
 
 from jepa_dyn import ModeParameters, Status, flows, mode_parameters
-from jepa_dyn.solve import ClosedForm, ensemble
+from jepa_dyn.solve import ClosedForm, ensemble, use_host_devices
 from jepa_dyn.solve._devices import block_order
 
 TS = np.linspace(0.0, 60.0, 7)
@@ -110,6 +110,15 @@ def test_two_devices_give_the_same_bits(tmp_path):
     np.testing.assert_array_equal(
         np.load(out), ensemble(flows.jepa, w0, args, TS, block_size=16, devices=jax.devices()[:1]).ys
     )
+
+
+def test_host_devices_once_jax_runs():
+    now = len(jax.devices("cpu"))
+    assert use_host_devices(now) == now
+    with pytest.raises(RuntimeError, match="before any computation"):
+        use_host_devices(now + 1)
+    with pytest.raises(ValueError, match="`count` must be"):
+        use_host_devices(0)
 
 
 @pytest.mark.parametrize("stepper", ["lanes", "diffrax"])
@@ -272,7 +281,7 @@ def test_lane_interpolant_has_fourth_order():
     nodes, theta = np.concatenate([[0.0], tableau.c]), 0.37
     weights = sum(row * theta ** (j + 1) for j, row in enumerate(tableau.dense))
     for q in range(1, 5):
-        np.testing.assert_allclose(weights @ nodes ** (q - 1), theta**q / q, rtol=1e-9)
+        np.testing.assert_allclose(weights @ nodes ** (q - 1), theta**q / q, rtol=0, atol=1e-10)
     full = np.append(tableau.a[-1], 0.0)
     np.testing.assert_allclose(tableau.dense.sum(axis=0), full, atol=1e-9)
 

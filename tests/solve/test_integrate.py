@@ -49,8 +49,14 @@ def test_against_dop853(problem, coordinate):
 
 @pytest.mark.parametrize(
     ("solver", "coordinate"),
-    [("tsit5", coordinate) for coordinate in ("w", "log", "logit", "layer")]
-    + [("kvaerno5", "w"), ("kvaerno5", "log"), ("dopri5", "w"), ("kvaerno3", "log"), ("kvaerno4", "layer")],
+    [
+        ("tsit5", "w"),
+        ("tsit5", "layer"),
+        ("dopri5", "logit"),
+        ("kvaerno3", "log"),
+        ("kvaerno4", "layer"),
+        ("kvaerno5", "w"),
+    ],
 )
 def test_every_solver(solver, coordinate):
     problem = PROBLEMS[1]
@@ -111,8 +117,7 @@ def never(t, y, args):
     return y[0] + 5
 
 
-@pytest.mark.parametrize("solver", ["tsit5", "dopri8"])
-def test_events_record_every_crossing_and_go_on(solver):
+def test_events_record_every_crossing_and_go_on():
     result = integrate(
         oscillator,
         jnp.array([1.0, 0.0]),
@@ -121,7 +126,6 @@ def test_events_record_every_crossing_and_go_on(solver):
         events={"zero": displacement, "never": never},
         rtol=1e-10,
         atol=1e-12,
-        solver=solver,
     )
     expected = np.pi / 4 + np.arange(4) * np.pi / 2  # cos 2t = 0
     crossings = result.crossings
@@ -191,8 +195,8 @@ def test_dense_output_in_a_coordinate_is_in_w():
 # ---- settling --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coordinate", ["w", "layer"])
-def test_settled_lane_stops_early_and_is_right(coordinate):
+def test_settled_lane_stops_early_and_is_right():
+    coordinate = "layer"
     args = mode_parameters(1000.0, 0.8, 3.0)
     ts = np.geomspace(0.01, 50.0, 12)
     plain = integrate(flows.jepa, 0.05, args, ts, coordinate=coordinate)
@@ -239,6 +243,17 @@ def test_status_step_underflow():
     # a step of 1e-6 cannot be told from t = 1e12
     result = integrate(oscillator, jnp.array([1.0, 0.0]), 1e12, [1e12 + 1.0], t0=1e12)
     assert result.status == Status.step_underflow
+
+
+@pytest.mark.parametrize(
+    ("lam", "rho", "w0"), [(0.30186259676, 0.52062854193, 0.041182278766), (1.28217944, 0.74484348, 0.00288952)]
+)
+def test_a_step_that_overflows_is_shortened(lam, rho, w0):
+    # found among 1e5 lanes: plain diffrax tries a step whose stages overflow in log w, and repeats it until max_steps
+    args = mode_parameters(lam, rho, 1.0)
+    result = integrate(flows.jepa_log, np.log(w0), args, [300.0], rtol=1e-7, atol=1e-7, max_steps=500)
+    assert result.status == Status.ok
+    np.testing.assert_allclose(np.exp(result.ys), rho, rtol=1e-5)
 
 
 def test_status_non_finite():
