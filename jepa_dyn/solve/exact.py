@@ -7,7 +7,6 @@ of the number type's range) take the exact inverse of `theory.modes` in the same
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal
 
 import equinox as eqx
 import jax
@@ -26,7 +25,7 @@ from jepa_dyn.theory.curve_table import CurveTable, OrderPlace, build_tables, cu
 from jepa_dyn.theory.normal_form import half_log_y
 from jepa_dyn.theory.polish import order_coefficients, polish_log_y
 
-Method = Literal["table", "polish"]
+METHODS = ("table", "polish")
 _MAX_ORDERS = 64  # beyond that many distinct depths, building tables costs more than it saves
 _CPU_BLOCK_BYTES = 1 << 23  # of saved states per block: stays near the caches
 _DEVICE_BLOCK_BYTES = 1 << 30
@@ -117,7 +116,7 @@ def _lost_digits(objective, table: CurveTable, lanes: _Modes, ts: Array) -> Bool
 
 
 def exact(
-    objective: Objective, w0: ArrayLike, args: ModeParameters, ts: ArrayLike, *, method: Method = "table"
+    objective: Objective, w0: ArrayLike, args: ModeParameters, ts: ArrayLike, *, method: str = "table"
 ) -> Trajectories:
     """Exact amplitudes of a batch of modes at the times `ts`.
 
@@ -145,7 +144,7 @@ def exact(
     Source: Littwin 2024, eqs (7), (8), solved through the normal form (see `theory.normal_form` for the corrections).
     """
     modes.check_mode(objective, args, w0=w0)
-    require_choice("method", method, ("table", "polish"))
+    require_choice("method", method, METHODS)
     require_not_empty("w0", w0)
     require_increasing("ts", ts)
     out_dtype = jnp.result_type(args.lam, args.variance, jnp.asarray(w0).dtype)
@@ -177,7 +176,7 @@ def exact(
 
 
 def _solve(
-    objective: Objective, w0: np.ndarray, args: ModeParameters, ts: np.ndarray, method: Method, out_dtype
+    objective: Objective, w0: np.ndarray, args: ModeParameters, ts: np.ndarray, method: str, out_dtype
 ) -> tuple[np.ndarray, np.ndarray]:
     """Covered lanes from the table, the others from the exact inverse, each into its row of the result."""
     orders_by_depth, label = _distinct(np.asarray(args.depth))
@@ -222,7 +221,7 @@ def _solve(
     return ys, status
 
 
-def _exact_inverse(objective: Objective, lanes: _Modes, ts: Array) -> Array:
+def _exact_inverse(objective: Objective, lanes: _Modes, ts: Leaf) -> Array:
     return modes._state(objective, ts, lanes.w0[:, None], jax.tree.map(lambda leaf: leaf[:, None], lanes.args))
 
 

@@ -143,7 +143,7 @@ def mae_time_lerch(w: ArrayLike, w0: ArrayLike, args: ModeParameters) -> np.ndar
     for name, value in {"w": w, "w0": w0}.items():
         require(name, np.asarray(value) + 0 * limit, "be below the fixed point", lambda a: a < limit * (1 - 1e-6))
 
-    def integral(amplitude: np.ndarray) -> np.ndarray:
+    def integral(amplitude: np.ndarray):
         u = rho ** ((1 - depth) / (depth + 1)) * amplitude ** ((depth - 1) / depth)
         z, a = u ** ((depth + 1) / (depth - 1)), (1 - depth) / (1 + depth)
         total, power, k = 1 / a + np.zeros_like(z), np.ones_like(z), 0
@@ -154,4 +154,4 @@ def mae_time_lerch(w: ArrayLike, w0: ArrayLike, args: ModeParameters) -> np.ndar
         return (depth - 1) / ((depth + 1) * u) * total
 
     prefactor = depth * rho ** ((1 - depth) / (depth + 1)) / (lam * (depth - 1))
-    return prefactor * (integral(np.asarray(w, float)) - integral(np.asarray(w0, float)))
+    return np.asarray(prefactor * (integral(np.asarray(w, float)) - integral(np.asarray(w0, float))))
