@@ -82,8 +82,7 @@ def _in_chunks(fn, *arrays: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _log_y_at(u: Array, n: Array) -> Array:
-    branch = GROW
-    return log_y_from_z(advance(half_log_y(n), u, n, jnp.full(n.shape, branch)), branch)
+    return log_y_from_z(advance(half_log_y(n), u, n, GROW), GROW)
 
 
 @jax.jit

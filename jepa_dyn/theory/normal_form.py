@@ -17,6 +17,7 @@ psi(0) = eps^(1/L)/rho (eq. (88) prints eps^L/rho) and extended to real n > -1 a
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ from jepa_dyn.theory.branches import (
     speed_factor,
     z_from_log_y,
 )
-from jepa_dyn.theory.time_integral import scaled_time, time_by_order
+from jepa_dyn.theory.time_integral import scaled_time, time_by_order, time_from_infinity
 
 _MAX_NEWTON = 80
 
@@ -68,29 +69,37 @@ def _newton(step: Callable[[Array], Array], start: Array) -> Array:
     return jax.lax.while_loop(unfinished, body, (start, jnp.ones_like(start, bool), 0))[0]
 
 
-def _grow_early(x0: Array, sigma: Array, n: Array, time_to_half: Array) -> Array:
-    """log y before the half height. n > 0: counted back from the half height; else forward from the start.
+def _grow_z(x0: Array, sigma: Array, n: Array) -> Array:
+    """z on the grow branch; -inf where y had not left 0 yet (n < 0, sigma < 0).
 
-    In both the unknown enters through log1p(n T)/n, which is the identity as long as y << 1, so that Newton needs few steps.
+    One Newton iteration, one time integral in it, for three ways of counting the time, each of which it solves monotonically:
+
+    - backward (before the half height, n > 0): from x to the half height, log(1 + n phi) against x, where it is concave;
+    - forward (before the half height, n <= 0): from x0 to x, log1p(rate T) / rate against x;
+    - late (after the half height, or after a later start): from there to z, whose speed y^n is of order one.
+
+    The logarithms are linear in x as long as y << 1, so that the early two need few steps.
     """
     half = half_log_y(n)
-    backward = n > 1e-3
+    bottom, order_to_bottom = _bottom(x0, n)
+    to_half, to_zero = scaled_time(
+        *jnp.broadcast_arrays(x0, jnp.stack([half, bottom]), jnp.stack([half - x0, bottom - x0])),
+        jnp.stack([n, order_to_bottom]),
+        GROW,
+    )
+    since_zero = jnp.where(n < 0, -to_zero, jnp.inf)
+    unborn = -sigma >= since_zero
+    early = (sigma < to_half) & ~unborn
+    backward = early & (n > 1e-3)
     order = jnp.where(backward, n, 1.0)
+    # n < 0: y left 0 a finite time ago, so that 1 + rate T vanishes just there
+    rate = jnp.where(early & ~backward, jnp.where(n < 0, 1 / since_zero, -n), 1.0)
+    anchor = jnp.maximum(x0, half)
+    start = jnp.where(early, x0, anchor)
 
     def backward_level(x_from: Array, log_time: Array) -> Array:
-        """log(1 + n phi) with phi = int (y/y_half)^-n dz from x_from to the half height."""
+        """log(1 + n phi) with phi = int (y / y_half)^-n dz from x_from to the half height."""
         return jnp.logaddexp(0.0, jnp.log(order) - order * (x_from - half) + log_time)
-
-    remaining = jnp.maximum(time_to_half - sigma, jnp.finfo(x0.dtype).tiny)
-    target = backward_level(x0, jnp.log(remaining))
-
-    def backward_step(x: Array) -> Array:
-        level = backward_level(x, jnp.log(scaled_time(x, half, half - x, n, GROW)))
-        slope = order * jnp.exp(-order * (x - half) - level) / speed_factor(x, GROW)
-        return (level - target) / slope
-
-    # n < 0: y left 0 a finite time ago, so that 1 + rate T vanishes just there
-    rate = jnp.where(backward, 0.0, jnp.where(n < 0, 1 / time_to_zero(x0, n, GROW), -n))
 
     def forward_level(time: Array) -> Array:
         """log1p(rate T) / rate, with its limit T at rate = 0."""
@@ -98,51 +107,35 @@ def _grow_early(x0: Array, sigma: Array, n: Array, time_to_half: Array) -> Array
         safe = jnp.where(flat, 1.0, rate)
         return jnp.where(flat, time, jnp.log1p(safe * time) / safe)
 
-    forward_target = forward_level(jnp.where(backward, 0.0, sigma))
-
-    def forward_step(x: Array) -> Array:
-        dx = x - x0
-        time = scaled_time(x0, x, dx, n, GROW)
-        slope = jnp.exp(-n * dx) / (speed_factor(x, GROW) * (1 + rate * time))
-        return (forward_target - forward_level(time)) / slope
-
-    def step(x: Array) -> Array:
-        # y = 1 is out of reach before the half height: keep the iterate below half of the remaining distance
-        move = jnp.where(backward, backward_step(x), forward_step(x))
-        return jnp.minimum(move, -0.5 * x)
-
-    # the backward level is concave in x, so Newton is monotone from its right end, the half height
-    return _newton(step, jnp.where(backward, half, jnp.minimum(x0 + forward_target, half)))
-
-
-def _grow_late(anchor: Array, time_after: Array, n: Array) -> Array:
-    """z after the half height (or after a later start): Newton on z, whose speed y^n is of order one there."""
-    z_anchor = z_from_log_y(anchor, GROW)
-
-    def step(z: Array) -> Array:
-        inside = jnp.minimum(z, _largest_z(z))
-        x = log_y_from_z(inside, GROW)
-        short = time_after - scaled_time(anchor, x, x - anchor, n, GROW)
-        return (inside - z) + short * jnp.exp(n * (x - anchor))
-
-    return _newton(step, jnp.minimum(z_anchor + time_after, _largest_z(z_anchor)))
-
-
-def _grow_z(x0: Array, sigma: Array, n: Array) -> Array:
-    half = half_log_y(n)
-    time_to_half = scaled_time(x0, half, half - x0, n, GROW)
-    early = sigma < time_to_half
-    late_start = x0 > half
-    x_early = _grow_early(
-        jnp.where(early, x0, half - 1), jnp.where(early, sigma, 0.1), n, jnp.where(early, time_to_half, 0.2)
-    )
-    anchor = jnp.where(late_start, x0, half)
-    excess = jnp.where(late_start, sigma, sigma - time_to_half)
-    log_scale = jnp.where(late_start, 0.0, n * (half - x0))
+    remaining = jnp.maximum(jnp.where(backward, to_half - sigma, 1.0), jnp.finfo(x0.dtype).tiny)
+    backward_target = backward_level(x0, jnp.log(remaining))
+    forward_target = forward_level(jnp.where(early & ~backward, sigma, 0.0))
+    # after the half height: what is left of the time, in units of the rate at the anchor, capped where it overflows
+    left = jnp.where(x0 > half, sigma, sigma - to_half)
     largest = jnp.log(jnp.finfo(x0.dtype).max) - 1
-    magnitude = jnp.exp(jnp.minimum(jnp.log(jnp.abs(jnp.where(early, 1.0, excess))) + log_scale, largest))
-    z_late = _grow_late(anchor, jnp.where(early, 1.0, jnp.sign(excess) * magnitude), n)
-    return jnp.where(early, z_from_log_y(x_early, GROW), z_late)
+    log_left = jnp.log(jnp.abs(jnp.where(early, 1.0, left))) + n * (anchor - x0)
+    late_target = jnp.sign(left) * jnp.exp(jnp.minimum(log_left, largest))
+
+    def step(v: Array) -> Array:
+        z = jnp.where(early, 0.0, jnp.minimum(v, _largest_z(v)))
+        x = jnp.where(early, v, log_y_from_z(z, GROW))
+        x_from, x_to = jnp.where(backward, x, start), jnp.where(backward, half, x)
+        time = scaled_time(x_from, x_to, x_to - x_from, n, GROW)
+        level = backward_level(x, jnp.log(jnp.where(backward, time, 1.0)))
+        backward_slope = order * jnp.exp(-order * (x - half) - level)
+        forward_slope = jnp.exp(-n * (x - x0)) / (1 + rate * jnp.where(early, time, 0.0))
+        missing = jnp.where(backward, level - backward_target, forward_target - forward_level(time))
+        move = missing * speed_factor(x, GROW) / jnp.where(backward, backward_slope, forward_slope)
+        # y = 1 is out of reach before the half height: keep the iterate below half of the remaining distance
+        early_move = jnp.minimum(move, -0.5 * x)
+        late_move = (z - v) + (late_target - time) * jnp.exp(n * (x - anchor))
+        return jnp.where(early, early_move, late_move)
+
+    late_start = z_from_log_y(anchor, GROW)
+    late_first = jnp.minimum(late_start + late_target, _largest_z(late_start))
+    early_first = jnp.where(backward, half, jnp.minimum(x0 + forward_target, half))
+    v = _newton(step, jnp.where(early, early_first, late_first))
+    return jnp.where(unborn, -jnp.inf, jnp.where(early, z_from_log_y(jnp.where(early, v, -1.0), GROW), v))
 
 
 def _shrink_z(x0: Array, sigma: Array, n: Array) -> Array:
@@ -151,9 +144,7 @@ def _shrink_z(x0: Array, sigma: Array, n: Array) -> Array:
     With I(u) = int_0^u v^n/(1-v) dv >= u^(n+1)/(n+1), u = 1/y, the time since y = infinity bounds u from above.
     """
     z0 = z_from_log_y(x0, SHRINK)
-    infinity = jnp.maximum(x0, 300.0)
-    since_infinity = -scaled_time(x0, infinity, infinity - x0, n, SHRINK)
-    log_u = (jnp.log(n + 1) + jnp.log(since_infinity + sigma) - n * x0) / (n + 1)
+    log_u = (jnp.log(n + 1) + jnp.log(time_from_infinity(x0, n) + sigma) - n * x0) / (n + 1)
     bound = jnp.where(log_u < -1e-3, -log_one_minus_exp(jnp.minimum(log_u, -1e-3)), jnp.inf)
 
     def step(z: Array) -> Array:
@@ -167,11 +158,16 @@ def _shrink_z(x0: Array, sigma: Array, n: Array) -> Array:
 
 
 def _decay_z(x0: Array, sigma: Array, n: Array) -> Array:
-    """z on the decay branch: Newton in log(time) against log(z - z0), from y0/y >= e^(z - z0), right of the root for n > 0."""
+    """z on the decay branch; infinity where y has died out (n < 0).
+
+    Newton in log(time) against log(z - z0), from y0/y >= e^(z - z0), right of the root for n > 0.
+    """
     z0 = z_from_log_y(x0, DECAY)
     target = jnp.log(sigma)
     order = jnp.where(n > 1e-12, n, 1.0)
     start = jnp.where(n > 1e-12, jnp.log1p(order * sigma) / order, sigma)
+    bottom, order_to_bottom = _bottom(x0, n)
+    extinction = jnp.where(n < 0, scaled_time(x0, bottom, bottom - x0, order_to_bottom, DECAY), jnp.inf)
 
     def step(log_distance: Array) -> Array:
         distance = jnp.minimum(jnp.exp(log_distance), _largest_z(z0))
@@ -181,59 +177,64 @@ def _decay_z(x0: Array, sigma: Array, n: Array) -> Array:
         move = jnp.where(jnp.isfinite(time), move, -0.05)  # overflowed: far right of the root
         return (jnp.log(distance) - log_distance) + move
 
-    return z0 + jnp.exp(_newton(step, jnp.log(start)))
+    return jnp.where(sigma >= extinction, jnp.inf, z0 + jnp.exp(_newton(step, jnp.log(start))))
 
 
-def time_to_zero(x0: Float[Array, "..."], n: Float[Array, "..."], branch: Branch) -> Float[Array, "..."]:
-    """|sigma| between y0 and y = 0: finite for n < 0 (JEPA L < 1/2, MAE L < 1), else infinity.
+def _bottom(x0: Array, n: Array) -> tuple[Array, Array]:
+    """For n < 0 (JEPA L < 1/2, MAE L < 1), where y passes 0 in finite time: log y that stands for 0, and n (else -1).
 
-    On the decay branch it is the extinction time; on the grow branch the time since y left 0.
+    What is left below it is e^-45 of the time.
     """
     order = jnp.where(n < 0, n, -1.0)
-    bottom = jnp.minimum(x0, 0.0) - 45 / jnp.abs(order)  # what is left below is e^-45 of the whole
-    return jnp.where(n < 0, jnp.abs(scaled_time(x0, bottom, bottom - x0, order, branch)), jnp.inf)
+    return jnp.minimum(x0, 0.0) - 45 / jnp.abs(order), order
 
 
-@jax.custom_jvp
 def advance(
     x0: Float[Array, "..."], sigma: Float[Array, "..."], n: Float[Array, "..."], branch: Branch
 ) -> Float[Array, "..."]:
     """z after the time sigma from log y = x0: the exact inverse of `scaled_time` (all arguments of one shape).
 
-    sigma < 0 goes back in time on the grow branch; on the other two it gives nan. sigma = inf gives z = inf (arrived).
+    sigma < 0 goes back in time on the grow branch, where z = -inf means that y had not left 0 yet; on the other two it gives
+    nan. sigma = inf gives z = inf (arrived), and so does a decay that has ended at 0 in finite time.
     Differentiable in x0, sigma and n by the implicit function theorem.
     """
+    known = branch if isinstance(branch, int) else None
+    return jax.jit(_advance, static_argnums=0)(known, x0, sigma, n, jnp.asarray(branch))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _advance(known: int | None, x0: Array, sigma: Array, n: Array, branch: Array) -> Array:
+    kind = branch if known is None else known
     arrived = jnp.isposinf(sigma)
-    grows, shrinks, decays = branch == GROW, branch == SHRINK, branch == DECAY
-    still = ~grows & ~(sigma > 0)
+    still = (kind != GROW) & ~(sigma > 0)
     forward = jnp.where(arrived | still, 1.0, sigma)
 
-    def only(on: Array | bool, elsewhere: float) -> tuple[Array, Array]:
-        return jnp.where(on, x0, elsewhere), jnp.where(on, forward, 1.0)
+    def lanes_of(solve: Callable[[Array, Array, Array], Array], on: int, harmless: float) -> Array:
+        """`solve` with the lanes of other branches at a start that costs no steps."""
+        if known is not None and known != on:
+            return x0
+        own = jnp.asarray(kind == on)
+        return solve(jnp.where(own, x0, harmless), jnp.where(own, forward, 1.0), n)
 
     z = select(
-        branch, _grow_z(*only(grows, -1.0), n), _shrink_z(*only(shrinks, 1.0), n), _decay_z(*only(decays, 0.0), n)
+        kind, lanes_of(_grow_z, GROW, -1.0), lanes_of(_shrink_z, SHRINK, 1.0), lanes_of(_decay_z, DECAY, 0.0)
     )
-    # n < 0: on the grow branch y leaves 0 at a finite time, on the decay branch it reaches 0 at one
-    since_zero = time_to_zero(jnp.where(shrinks, -1.0, x0), n, jnp.where(shrinks, GROW, branch))
-    outside = ~shrinks & (jnp.where(grows, -sigma, sigma) >= since_zero)
-    unborn, extinct = grows & outside, decays & outside
-    z = jnp.where(unborn, -jnp.inf, jnp.where(arrived | extinct, jnp.inf, z))
-    z = jnp.where(still, z_from_log_y(x0, branch), z)
-    return jnp.where(~grows & (sigma < 0), jnp.nan, z)
+    z = jnp.where(arrived, jnp.inf, jnp.where(still, z_from_log_y(x0, kind), z))
+    return jnp.where((kind != GROW) & (sigma < 0), jnp.nan, z)
 
 
-@advance.defjvp
-def _advance_jvp(primals, tangents):
+@_advance.defjvp
+def _advance_jvp(known, primals, tangents):
     x0, sigma, n, branch = primals
     x0_dot, sigma_dot, n_dot, _ = tangents
-    z = advance(x0, sigma, n, branch)
+    kind = branch if known is None else known
+    z = _advance(known, x0, sigma, n, branch)
     # arrived: no state changes with z any more, and the derivative of the time by n would be infinity times 0
     moving = jnp.isfinite(z) & (z < _largest_z(z))
-    x = jnp.where(moving, log_y_from_z(jnp.where(moving, z, 1.0), branch), x0)
+    x = jnp.where(moving, log_y_from_z(jnp.where(moving, z, 1.0), kind), x0)
     elapsed = jnp.where(moving, sigma, 0.0)
-    by_start = 1 / speed_factor(x0, branch) - n * elapsed
-    by_order = -time_by_order(x0, x, x - x0, n, branch)
+    by_start = 1 / speed_factor(x0, kind) - n * elapsed
+    by_order = -time_by_order(x0, x, x - x0, n, kind)
     z_dot = jnp.exp(n * (x - x0)) * (sigma_dot + by_start * x0_dot + by_order * n_dot)
     return z, jnp.where(moving, z_dot, 0.0)
 

@@ -105,18 +105,17 @@ def _grow_time(x0: Array, x: Array, dx: Array, n: Array) -> Array:
     last = jax.lax.stop_gradient(jnp.max(reductions, initial=0.0)).astype(jnp.int32)
     total = jax.lax.fori_loop(0, last + 1, add_term, jnp.zeros_like(x0 + x + n))
 
-    def scaled_remainder(at: Array) -> Array:
-        """y0^n H_m(e^at)."""
-        low = at <= -_LOG_2
-        series = _power_series(remainder, jnp.exp(jnp.where(low, at, -1.0)))
-        low_value = jnp.exp(n * x0 - remainder * at) * series
-        high = _log_series(remainder, log_one_minus_exp(jnp.where(low, -0.5, at)))
-        return jnp.where(low, low_value, jnp.exp(n * x0) * high)
+    # y0^n H_m(e^at) at both ends
+    at = jnp.stack([x, x0])
+    low = at <= -_LOG_2
+    series = _power_series(remainder, jnp.exp(jnp.where(low, at, -1.0)))
+    low_value = jnp.exp(n * x0 - remainder * at) * series
+    high = _log_series(remainder, log_one_minus_exp(jnp.where(low, -0.5, at)))
+    at_end, at_start = jnp.where(low, low_value, jnp.exp(n * x0) * high)
+    return total + (at_end - at_start)
 
-    return total + (scaled_remainder(x) - scaled_remainder(x0))
 
-
-def _time_from_infinity(x: Array, n: Array) -> Array:
+def time_from_infinity(x: Array, n: Array) -> Array:
     """Shrink branch, J(x) = y^n int_0^(1/y) v^n / (1 - v) dv: time since y = infinity, in units of 1 / y^n, x = log y > 0."""
     u, log_q = jnp.exp(-x), log_one_minus_exp(-x)
     q = jnp.exp(log_q)
@@ -138,7 +137,8 @@ def _time_from_infinity(x: Array, n: Array) -> Array:
 
 def _shrink_time(x0: Array, x: Array, dx: Array, n: Array) -> Array:
     """T for y > 1; dx <= 0."""
-    return jnp.exp(-n * dx) * _time_from_infinity(x, n) - _time_from_infinity(x0, n)
+    at_end, at_start = time_from_infinity(jnp.stack([x, x0]), n)
+    return jnp.exp(-n * dx) * at_end - at_start
 
 
 def _decay_time(x0: Array, x: Array, n: Array) -> Array:
@@ -193,7 +193,7 @@ def scaled_time(
     state lies behind the start (grow only). Differentiable in x0, dx and n; x carries no tangent of its own.
     """
     known = branch if isinstance(branch, int) else None
-    return _scaled_time(known, x0, x, dx, n, jnp.asarray(branch))
+    return jax.jit(_scaled_time, static_argnums=0)(known, x0, x, dx, n, jnp.asarray(branch))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
