@@ -23,12 +23,13 @@ from jepa_dyn.theory import modes
 from jepa_dyn.theory.branches import log_one_minus_exp
 from jepa_dyn.theory.curve_table import CurveTable, OrderPlace, build_tables, curve_log_y, start_phase
 from jepa_dyn.theory.normal_form import half_log_y
-from jepa_dyn.theory.polish import order_coefficients, polish_log_y
+from jepa_dyn.theory.polish import order_coefficients, polish_log_y, time_from_half
 
 METHODS = ("table", "polish")
 _MAX_ORDERS = 64  # beyond that many distinct depths, building tables costs more than it saves
 _CPU_BLOCK_BYTES = 1 << 23  # of saved states per block: stays near the caches
 _DEVICE_BLOCK_BYTES = 1 << 30
+_TABLE_PHASE_ERROR = 1e-12  # relative, of `curve_table.start_phase` in float64
 
 
 class _Modes(eqx.Module):
@@ -83,35 +84,41 @@ class _Prepared(eqx.Module):
     place: OrderPlace
 
 
-def _prepare(objective: Objective, table: CurveTable, lanes: _Modes) -> _Prepared:
+def _prepare(objective: Objective, table: CurveTable, lanes: _Modes, one_order: tuple | None) -> _Prepared:
     args = lanes.args
     r = modes.amplitude_power(objective, args.depth)
     log_limit = (jnp.log(args.lam) - jnp.log(args.variance)) / r
     rate = r * args.lam * jnp.exp((2 - r) * (log_limit - jnp.log(jnp.asarray(2.0, r.dtype))))
     place = table.orders.of(lanes.label)
-    phase = start_phase(table, place, r * (jnp.log(lanes.w0) - log_limit))
+    x0 = r * (jnp.log(lanes.w0) - log_limit)
+    phase = start_phase(table, place, x0) if one_order is None else time_from_half(x0, *one_order)
     return jax.tree.map(lambda leaf: leaf[:, None], _Prepared(log_limit, r, rate, phase, place))
 
 
-@partial(jax.jit, static_argnames=("objective", "polish", "out_dtype"))
-def _evaluate(
-    objective, table: CurveTable, lanes: _Modes, ts: Array, n: Array, coefficients, polish: bool, out_dtype
-) -> Array:
-    """States of lanes of one block, (lanes, times); `n` and `coefficients` are those of the one order that is polished."""
-    lane = _prepare(objective, table, lanes)
+@partial(jax.jit, static_argnames=("objective", "out_dtype"))
+def _evaluate(objective, table: CurveTable, one_order: tuple | None, out_dtype, lanes: _Modes, ts: Array) -> Array:
+    """States of lanes of one block, (lanes, times). `one_order`: (n, coefficients) where they share it, to be polished."""
+    lane = _prepare(objective, table, lanes, one_order)
     u = lane.phase + lane.rate * ts
     x = curve_log_y(table, lane.place, u)
-    if polish:
-        x = polish_log_y(x, u, n, coefficients)
+    if one_order is not None:
+        x = polish_log_y(x, u, *one_order)
     return jnp.where(ts == 0, lanes.w0[:, None], jnp.exp(lane.log_limit + x / lane.power)).astype(out_dtype)
 
 
+def _phase_error(method: str, dtype) -> float:
+    """Relative error of the phase: that of the table of starts, or of one rounding."""
+    return max(_TABLE_PHASE_ERROR if method == "table" else 0.0, float(jnp.finfo(dtype).eps))
+
+
 @partial(jax.jit, static_argnames="objective")
-def _lost_digits(objective, table: CurveTable, lanes: _Modes, ts: Array) -> Bool[Array, " lanes"]:
-    """Lanes with a saved time inside the transition, whose width is below the resolution of the time itself."""
-    lane = _prepare(objective, table, lanes)
-    resolution = jnp.finfo(ts.dtype).eps * jnp.abs(lane.phase)
-    near = jnp.abs(lane.phase + lane.rate * ts) < jnp.maximum(5.0, 2 * resolution)
+def _lost_digits(
+    objective, table: CurveTable, one_order: tuple | None, relative_error: ArrayLike, lanes: _Modes, ts: Array
+) -> Bool[Array, " lanes"]:
+    """Lanes with a saved time inside the transition, whose width is below the error of the phase."""
+    lane = _prepare(objective, table, lanes, one_order)
+    resolution = relative_error * jnp.abs(lane.phase)
+    near = jnp.abs(lane.phase + lane.rate * ts) < jnp.maximum(5.0, 4 * resolution)
     return jnp.any(near & (resolution > 1e-2), axis=1)
 
 
@@ -125,14 +132,15 @@ def exact(
         w0: amplitudes at t = 0, > 0, shape () or (lanes,).
         args: parameters of the modes, leaves of shape () or (lanes,).
         ts: times >= 0, strictly increasing, mode clock, shape (times,) or (lanes, times).
-        method: "table" (relative error 3e-11 in w, times its condition number) or "polish" (one Newton step more, to rounding
-            error times the condition number).
+        method: "table" (relative error 3e-11 in w, plus 1e-12 times its condition number) or "polish" (exact phase and one
+            Newton step more, to rounding error times the condition number).
 
     Returns:
         `Trajectories` with `ys` of shape (lanes, times), a numpy array in the caller's order, filled in blocks: the memory needed
         is that of the result and little else. The status is `unresolved` where a saved time falls into a transition that is
-        narrower than the spacing of the numbers that hold the time (JEPA L >= 2 from 1e-12, for one): there no function of t
-        has a right answer; `theory.state_around_critical_time` has.
+        narrower than the error of its phase, 1e-12 t* for "table" (JEPA L = 2 from 1e-7; "polish" resolves it) or the spacing
+        of the numbers that hold the time for "polish" (JEPA L = 2 from 1e-12: there no function of t has a right answer;
+        `theory.state_around_critical_time` has).
 
     Number types: the phase is computed in float64 where x64 is on, and the result returned in the inputs' type. In float32
     with x64 off a phase of 1e6 leaves an error of 0.06 transition widths in the time of a step.
@@ -188,7 +196,8 @@ def _solve(
     if covered.any():
         # orders that only uncovered lanes have must still have a row; n < 0 has none of its own
         table = build_tables(np.maximum(2 / power - 1, 0.0), float(log_phase), lowest[: power.size])
-        lossy = float(jnp.finfo(ts.dtype).eps * np.exp(min(float(log_phase), 600.0))) > 1e-2
+        error = _phase_error(method, ts.dtype)
+        lossy = error * np.exp(min(float(log_phase), 600.0)) > 1e-2
         groups = [covered] if method == "table" else [covered & (label == g) for g in range(power.size)]
         for group, members in enumerate(groups):
             rows = slice(None) if members.all() else np.flatnonzero(members)
@@ -197,20 +206,17 @@ def _solve(
                 continue
             own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
             own_ts = ts if ts.shape[0] == 1 else ts[rows]
-            n, coefficients = np.zeros((), w0.dtype), ()
+            one_order = None
             if method == "polish":
-                n = np.asarray(max(2 / power[group] - 1, 0.0), w0.dtype)
-                coefficients = jax.tree.map(lambda c: np.asarray(c, w0.dtype), order_coefficients(float(n)))
-            evaluate = partial(_evaluate, objective, table)
-            extra = (n, coefficients, method == "polish", out_dtype)
+                n = max(2 / power[group] - 1, 0.0)
+                one_order = jax.tree.map(lambda c: np.asarray(c, w0.dtype), (n, order_coefficients(n)))
             part = ys if members.all() else np.empty((count, ts.shape[1]), out_dtype)
-            _fill(
-                part, own, own_ts, lambda block, times, extra=extra, evaluate=evaluate: evaluate(block, times, *extra)
-            )
+            _fill(part, own, own_ts, partial(_evaluate, objective, table, one_order, out_dtype))
             if not members.all():
                 ys[rows] = part
             if lossy:
-                status[rows] = np.where(_lost_digits(objective, table, own, own_ts), Status.unresolved, Status.ok)
+                flagged = _lost_digits(objective, table, one_order, error, own, own_ts)
+                status[rows] = np.where(flagged, Status.unresolved, Status.ok)
     if not covered.all():
         rows = np.flatnonzero(~covered)
         own = jax.tree.map(lambda leaf: leaf[rows], _Modes(w0, args, label))

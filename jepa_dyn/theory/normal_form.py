@@ -21,7 +21,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn.theory.branches import (
     DECAY,
@@ -216,9 +216,7 @@ def _advance(known: int | None, x0: Array, sigma: Array, n: Array, branch: Array
         own = jnp.asarray(kind == on)
         return solve(jnp.where(own, x0, harmless), jnp.where(own, forward, 1.0), n)
 
-    z = select(
-        kind, lanes_of(_grow_z, GROW, -1.0), lanes_of(_shrink_z, SHRINK, 1.0), lanes_of(_decay_z, DECAY, 0.0)
-    )
+    z = select(kind, lanes_of(_grow_z, GROW, -1.0), lanes_of(_shrink_z, SHRINK, 1.0), lanes_of(_decay_z, DECAY, 0.0))
     z = jnp.where(arrived, jnp.inf, jnp.where(still, z_from_log_y(x0, kind), z))
     return jnp.where((kind != GROW) & (sigma < 0), jnp.nan, z)
 
@@ -239,12 +237,13 @@ def _advance_jvp(known, primals, tangents):
     return z, jnp.where(moving, z_dot, 0.0)
 
 
-def universal_curve(s: Float[Array, "..."], n: Float[Array, "..."]) -> Float[Array, "..."]:
+def universal_curve(s: ArrayLike, n: ArrayLike) -> Float[Array, "..."]:
     """The growth curve of order n: the share w/w_inf of the fixed point at time s after the half height, s = k t.
 
     One curve per n; every JEPA, MAE, Barlow or DirectPred mode is a shift and a stretch of it.
     """
-    s, n = jnp.broadcast_arrays(jnp.asarray(s), jnp.asarray(n))
+    dtype = jnp.result_type(1.0, s, n)
+    s, n = jnp.broadcast_arrays(jnp.asarray(s, dtype), jnp.asarray(n, dtype))
     half = half_log_y(n)
     x = log_y_from_z(advance(half, s * jnp.exp(n * half), n, GROW), GROW)
     return jnp.exp(x * (1 + n) / 2)

@@ -1,4 +1,4 @@
-"""One Newton step that takes a tabulated state to rounding error, for lanes that share one order n >= 0.
+"""The phase to rounding error, and one Newton step that takes a tabulated state there, for lanes that share one order n >= 0.
 
 The time integral of `time_integral` in the shape that costs least when n is one number: with N = round(n), m = n - N,
 
@@ -50,25 +50,24 @@ def _antiderivative(x: Array, coefficients) -> Array:
     return total - jnp.exp(-m * x) * _polynomial(finite, jnp.exp(-x))
 
 
-def polish_log_y(
-    x: Float[Array, "..."], u: Float[Array, "..."], n: Float[Array, ""], coefficients
-) -> Float[Array, "..."]:
-    """x after one Newton step towards the time u from the half height (in units of the rate there).
+def time_from_half(x: Float[Array, "..."], n: Float[Array, ""], coefficients) -> Float[Array, "..."]:
+    """Time u from the half height to x = log y < 0, in units of the rate there (negative before it).
 
     Args:
-        x: log y from `curve_table.curve_log_y`, < 0.
-        u: the time.
+        x: log y, < 0.
         n: the order, one number.
         coefficients: `order_coefficients(n)` as arrays.
     """
     half = half_log_y(n)
+    return (_antiderivative(x, coefficients) - _antiderivative(half, coefficients)) * jnp.exp(n * half)
+
+
+def polish_log_y(
+    x: Float[Array, "..."], u: Float[Array, "..."], n: Float[Array, ""], coefficients
+) -> Float[Array, "..."]:
+    """x = log y from `curve_table.curve_log_y` after one Newton step towards the time u; the rest as in `time_from_half`."""
     inside = jnp.minimum(x, -jnp.finfo(x.dtype).tiny)
-    per_rate = jnp.exp(n * half)
-    passed = (_antiderivative(inside, coefficients) - _antiderivative(half, coefficients)) * per_rate
-    slope = jnp.exp(n * (inside - half)) * speed_factor(inside, GROW)
-    moved = inside + (u - passed) * slope
-    # arrived: F is infinite at y = 1 and there is nothing left to correct
+    slope = jnp.exp(n * (inside - half_log_y(n))) * speed_factor(inside, GROW)
+    moved = inside + (u - time_from_half(inside, n, coefficients)) * slope
+    # arrived: the time to y = 1 is infinite and there is nothing left to correct
     return jnp.where((x < -1e-15) & jnp.isfinite(moved), jnp.minimum(moved, 0.0), x)
-
-
-polish_log_y_jit = jax.jit(polish_log_y)

@@ -27,8 +27,8 @@ _TERMS = 54  # 2^-54: the series are used for arguments up to 1/2
 _LOG_2 = float(np.log(2.0))
 _NODES_16, _WEIGHTS_16 = np.polynomial.legendre.leggauss(16)
 _NODES_24, _WEIGHTS_24 = np.polynomial.legendre.leggauss(24)
-# int_0^inf e^-tau f(tau) dtau cut at 40, panels graded towards 0, where f has its scale
-_PANELS = ((0.0, 1.5), (1.5, 7.0), (7.0, 40.0))
+# int_0^inf e^-tau f(tau) dtau cut at 40, panels graded towards the pole of f at tau < -1
+_PANELS = ((0.0, 1.5), (1.5, 7.0), (7.0, 18.0), (18.0, 40.0))
 
 
 def power_integral(delta: Array, length: Array) -> Array:

@@ -70,6 +70,18 @@ def test_unresolvable_transitions_are_flagged():
     np.testing.assert_allclose(far.ys[1], 0.81, rtol=1e-12)
 
 
+def test_polish_resolves_what_the_table_flags():
+    """JEPA L = 2 from 1e-8, with a condition number of 1e12 at the transition: the table owns up, the polish holds 4 digits."""
+    args = mode_parameters(1.0, 0.9, 2.0)
+    t = float(critical_time("jepa", 1e-8, args))
+    ts = np.array([0.5 * t, t, 2 * t])
+    assert exact("jepa", 1e-8, args, ts).status == Status.unresolved
+    polished = exact("jepa", 1e-8, args, ts, method="polish")
+    assert polished.status == Status.ok
+    np.testing.assert_allclose(polished.ys, state("jepa", ts, 1e-8, args), rtol=2e-3)
+    np.testing.assert_allclose(polished.ys[1], 0.405, rtol=2e-3)  # half of rho^L
+
+
 def test_float32(float32):
     args = mode_parameters(jnp.float32(1.0), jnp.linspace(0.5, 0.9, 5, dtype=jnp.float32), 2.0)
     ts = jnp.linspace(0, 400, 9, dtype=jnp.float32)
