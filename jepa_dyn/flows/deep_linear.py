@@ -131,7 +131,7 @@ def deep_linear_arguments(
 
 
 def deep_linear_state(
-    layers: Sequence[ArrayLike] | ArrayLike, decoder: ArrayLike, *, max_depth: int | None = None, target: bool = False
+    layers: Sequence[Any] | Any, decoder: ArrayLike, *, max_depth: int | None = None, target: bool = False
 ) -> DeepLinearState:
     """State from weight matrices of any sizes that chain: layers[0] of shape (m_1, d), ..., decoder of shape (outputs, m_L).
 
@@ -144,7 +144,7 @@ def deep_linear_state(
     Raises:
         ValueError: not matrices, not finite, sizes that do not chain, `max_depth` below L.
     """
-    chain = [*layers, decoder] if not hasattr(layers, "ndim") or np.ndim(layers) == 3 else [layers, decoder]
+    chain: list[Any] = [*layers, decoder]
     num_layers = len(chain) - 1
     for index, matrix in enumerate(chain):
         name = f"layers[{index}]" if index < num_layers else "decoder"
@@ -158,7 +158,9 @@ def deep_linear_state(
             )
     max_depth = num_layers if max_depth is None else max_depth
     if num_layers < 1 or max_depth < num_layers:
-        raise ValueError(f"Argument `max_depth` must be at least the number of layers {num_layers} >= 1, not {max_depth}.")
+        raise ValueError(
+            f"Argument `max_depth` must be at least the number of layers {num_layers} >= 1, not {max_depth}."
+        )
     width = max(max(np.shape(matrix)) for matrix in chain)
     dtype = jnp.result_type(float, *(jnp.asarray(matrix).dtype for matrix in chain))
     padded = [pad(jnp.asarray(matrix, dtype), width) for matrix in chain]

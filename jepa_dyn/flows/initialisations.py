@@ -209,9 +209,7 @@ def _sizes(inputs: int, width: int | None, outputs: int | None) -> tuple[int, in
     return m, m if outputs is None else outputs
 
 
-def _checked(
-    mask: ArrayLike, inputs: int, width: int, outputs: int, dtype: np.dtype | None
-) -> tuple[Array, np.dtype]:
+def _checked(mask: ArrayLike, inputs: int, width: int, outputs: int, dtype: np.dtype | None) -> tuple[Array, np.dtype]:
     """The mask as an array and the dtype, after the host checks that all initialisations share."""
     for name, value in (("inputs", inputs), ("width", width), ("outputs", outputs)):
         if not isinstance(value, int | np.integer) or value < 1:

@@ -2,6 +2,15 @@
 
 from jepa_dyn.moments.binary_datasets import read_cifar, read_stl10
 from jepa_dyn.moments.diagonalisability import DiagonalisabilityDefect
+from jepa_dyn.moments.gaussian_batches import (
+    GaussianBatches,
+    JointFactor,
+    WishartBatches,
+    batch_moments,
+    draw_moments,
+    draw_pairs,
+    joint_factor,
+)
 from jepa_dyn.moments.images import load_images, photographs, read_folder, read_image
 from jepa_dyn.moments.pairs import MomentAccumulator, moments_from_batches, moments_from_pairs
 from jepa_dyn.moments.random_masking import (
@@ -35,6 +44,8 @@ __all__ = [
     "BlockMask",
     "DiagonalisabilityDefect",
     "FeatureSpectrum",
+    "GaussianBatches",
+    "JointFactor",
     "MaskingSpectrum",
     "MomentAccumulator",
     "RandomCrop",
@@ -43,8 +54,13 @@ __all__ = [
     "TemporalShift",
     "ViewKind",
     "ViewMoments",
+    "WishartBatches",
+    "batch_moments",
+    "draw_moments",
+    "draw_pairs",
     "feature_spectrum",
     "gaussian_rows",
+    "joint_factor",
     "load_images",
     "masking_moments",
     "masking_pair_batches",
