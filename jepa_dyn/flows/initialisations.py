@@ -43,8 +43,9 @@ def aligned_initialisation(
         inputs: d; all layers are square.
         eps: amplitude at the start, > 0.
         objective: "jepa" or "mae".
-        signs: (d,) numbers +-1 that replace the identity by diag(signs) in `basis`, which the print allows and which fails:
-            the features of sign -1 decay to 0.
+        signs: (d,) numbers +-1, one per feature: U^v = U diag(signs) U^T (JEPA), U^v U = diag(signs) (MAE) in place of the
+            identity, U = U^L...U^1. The features of sign -1 then decay to 0. (The print allows U^v = diag(signs) for JEPA:
+            the same where U = 1; for other U the signs belong to mixtures of the features, and some of those are lost.)
         basis: (d, d) orthogonal, columns are the features that `signs` refers to; default the coordinate axes.
 
     Raises:
@@ -58,7 +59,7 @@ def aligned_initialisation(
     keys = _layer_keys(key, len(mask))[0]
     layers = jax.vmap(lambda k: haar_orthogonal(k, inputs, dtype))(keys)
     identity = jnp.eye(inputs, dtype=dtype)
-    decoder = identity
+    signed = identity
     if signs is not None:
         require("signs", signs, "be +1 or -1", lambda a: np.abs(a) == 1)
         if np.shape(signs) != (inputs,):
@@ -66,12 +67,14 @@ def aligned_initialisation(
         columns = identity if basis is None else jnp.asarray(basis, dtype)
         if columns.shape != (inputs, inputs):
             raise ValueError(f"Argument `basis` must have shape {(inputs, inputs)}, but has shape {columns.shape}.")
-        decoder = (columns * jnp.asarray(signs, dtype)) @ columns.T
+        signed = (columns * jnp.asarray(signs, dtype)) @ columns.T
+    product = identity
+    for a in range(len(mask)):
+        product = jnp.where(mask[a], layers[a] @ product, product)
     if objective == "mae":
-        product = identity
-        for a in range(len(mask)):
-            product = jnp.where(mask[a], layers[a] @ product, product)
-        decoder = decoder @ product.T
+        decoder = signed @ product.T
+    else:
+        decoder = identity if signs is None else product @ signed @ product.T
     scale = _root(eps, mask, dtype)
     return DeepLinearState(scale * layers, scale * decoder)
 

@@ -8,6 +8,7 @@ from jepa_dyn.moments.gaussian_batches import (
     WishartBatches,
     batch_moments,
     draw_moments,
+    draw_pair_moments,
     draw_pairs,
     joint_factor,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "WishartBatches",
     "batch_moments",
     "draw_moments",
+    "draw_pair_moments",
     "draw_pairs",
     "feature_spectrum",
     "gaussian_rows",
