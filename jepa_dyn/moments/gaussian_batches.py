@@ -140,8 +140,8 @@ class GaussianBatches(eqx.Module):
 
     batch_size: int = eqx.field(static=True)
 
-    def __init__(self, batch_size: int):
-        self.batch_size = int(_checked_size(batch_size))
+    def __init__(self, batch_size: ArrayLike):
+        self.batch_size = int(np.asarray(_checked_size(batch_size)))
 
     def prepare(self, moments: ViewMoments) -> JointFactor:
         """What is computed once per run."""

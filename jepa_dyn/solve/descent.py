@@ -19,8 +19,6 @@ from jaxtyping import Array
 from jepa_dyn.flows.deep_linear import DeepLinearState, follow_target
 from jepa_dyn.status import Status
 
-Optimiser = Callable[[Any], optax.GradientTransformation] | optax.GradientTransformation
-
 
 class Run(eqx.Module):
     """A run on its way: the last acceptable state, the optimiser's memory, and what became of it."""

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, ArrayLike
 
 from jepa_dyn._checks import is_traced, require, require_not_empty, require_positive
 from jepa_dyn.moments.gaussian_batches import batch_moments
 from jepa_dyn.solve._tolerances import state_dtype
-from jepa_dyn.solve.descent import Optimiser, Run, Task, begin, hashable_optimiser, observed, step
+from jepa_dyn.solve.descent import Run, Task, begin, hashable_optimiser, observed, step
 from jepa_dyn.solve.integrate import Flow, check_start, numbers_to_arrays
 from jepa_dyn.solve.training_result import TrainingRuns
 
@@ -32,12 +32,12 @@ def train(
     flow: Flow,
     y0: Any,
     args: Any,
-    steps: ArrayLike | Sequence[int],
+    steps: ArrayLike | Sequence[Any],
     *,
     learning_rate: ArrayLike | None = None,
-    optimiser: Optimiser = optax.sgd,
+    optimiser: Any = optax.sgd,
     batches: Any = None,
-    key: PRNGKeyArray | None = None,
+    key: Array | None = None,
     observe: Observe = whole_state,
     diverged_above: ArrayLike = _DIVERGED_ABOVE,
 ) -> TrainingRuns:
@@ -134,7 +134,7 @@ def train_on_batches(
     *,
     save_every: int = 1,
     learning_rate: ArrayLike | None = None,
-    optimiser: Optimiser = optax.sgd,
+    optimiser: Any = optax.sgd,
     observe: Observe = whole_state,
     diverged_above: ArrayLike = _DIVERGED_ABOVE,
 ) -> TrainingRuns:
@@ -335,4 +335,4 @@ def _result(saved: Array, ys: Any, run: Run, y0: Any, args: Any, rate: Array, me
     )
 
 
-__all__ = ["Optimiser", "train", "train_on_batches", "whole_state"]
+__all__ = ["train", "train_on_batches", "whole_state"]

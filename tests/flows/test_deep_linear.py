@@ -1,6 +1,5 @@
 """Deep linear flows: autodiff, the scalar modes on the aligned start, conservation, padding, masks and the edges of the domain."""
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +91,7 @@ def test_aligned_start_follows_the_exact_modes_in_their_clock(objective):
     """Theorem 4.2 for L = 1..5 in one program, in a rotated basis, with t_mode = L t_flow.
 
     A second set of lanes has signs in the decoder, of the kind that assumption 4.1(3) as printed allows: features of sign -1
-    are not learned but follow a' = -a^(2L) (lam + a variance) (JEPA), a' = -a^L (lam + a^(L+1) variance) (MAE) in flow time, w = a^L.
+    are not learned but follow a' = -a^(2L) (lam + a variance) (JEPA), a' = -a^L (lam + a^(L+1) variance) (MAE), w = a^L.
     """
     basis, signs = flows.haar_orthogonal(jax.random.key(5), D), np.array([1.0, -1.0, 1.0, -1.0])
     moments = moments_from_spectrum(LAM, RHO, basis=basis)
@@ -227,16 +226,20 @@ def test_a_fast_moving_average_is_the_stopped_gradient():
     y0 = gaussian_initialisation(KEY, mask, D, gain=0.8)
     plain = integrate(flows.deep_jepa, y0, deep_linear_arguments(moments, mask), [1.0], rtol=1e-9).ys
     gaps = []
-    for rate in (1e3, 2e3):
+    for rate in (200.0, 400.0):
         args = deep_linear_arguments(moments, mask, ema_rate=rate)
-        moved = integrate(flows.deep_jepa, with_target(y0), args, [1.0], rtol=1e-8, solver=diffrax.Kvaerno5()).ys
+        moved = integrate(flows.deep_jepa, with_target(y0), args, [1.0], rtol=1e-9).ys
         gaps.append(float(jnp.abs(moved.layers - plain.layers).max()))
-    assert gaps[0] < 5e-3
+    assert gaps[0] < 2e-2
     np.testing.assert_allclose(gaps[0] / gaps[1], 2.0, rtol=0.05)  # first order in 1 / rate
     moved = DeepLinearState(y0.layers, y0.decoder, 2 * y0.layers)
     args = deep_linear_arguments(moments, mask)
     np.testing.assert_allclose(target_matrix(moved, args), 4 * encoder_matrix(y0, args))
     np.testing.assert_allclose(target_matrix(y0, args), encoder_matrix(y0, args))
+
+
+def unequal_views():
+    return deep_linear_arguments(generic_moments(d_y=3), layer_mask(1))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +258,7 @@ def test_a_fast_moving_average_is_the_stopped_gradient():
         (lambda m: deep_linear_state([np.eye(2) * np.nan], np.eye(2)), r"`layers\[0\]` must be finite"),
         (lambda m: deep_linear_state([np.eye(2)], np.eye(2), max_depth=0), "`max_depth` must be at least"),
         (
-            lambda m: flows.deep_jepa(0.0, deep_linear_state([np.eye(4)], np.eye(4)), deep_linear_arguments(generic_moments(d_y=3), layer_mask(1))),
+            lambda m: flows.deep_jepa(0.0, deep_linear_state([np.eye(4)], np.eye(4)), unequal_views()),
             "views of equal size",
         ),
         (

@@ -56,7 +56,7 @@ def test_balanced_encoder_has_the_law_of_a_gaussian():
         y = flows.balanced_initialisation(key, mask, 4, eps=0.1, width=3, outputs=3)
         return jnp.sum(encoder_matrix(y, args) ** 2)
 
-    values = np.asarray(jax.vmap(square)(jax.random.split(KEY, 4000))) * 4 / 0.1**2
+    values = np.asarray(jax.jit(jax.vmap(square))(jax.random.split(KEY, 4000))) * 4 / 0.1**2
     np.testing.assert_allclose(values.mean(), 12, atol=5 * np.sqrt(24 / 4000))
     np.testing.assert_allclose(values.var(), 24, rtol=0.15)
 
@@ -96,8 +96,8 @@ def test_layers_do_not_depend_on_how_many_there_are_nor_on_vmap():
     np.testing.assert_array_equal(one.layers, more.layers[:2])
     np.testing.assert_array_equal(one.decoder, more.decoder)
     keys = jax.random.split(KEY, 3)
-    batch = jax.vmap(lambda key: flows.orthogonal_initialisation(key, layer_mask(2), 4))(keys)
-    alone = flows.orthogonal_initialisation(keys[1], layer_mask(2), 4)
+    draw = lambda key: flows.orthogonal_initialisation(key, layer_mask(2), 4)  # noqa: E731
+    batch, alone = jax.jit(jax.vmap(draw))(keys), jax.jit(draw)(keys[1])
     np.testing.assert_allclose(batch.layers[1], alone.layers, atol=1e-15)
     assert not np.allclose(batch.layers[0], batch.layers[1])
 
