@@ -79,11 +79,11 @@ def aligned_lanes(objective, moments, eps=0.1, **options):
         start = aligned_initialisation(KEY, mask, D, eps=eps, objective=objective, **options)
         return start, deep_linear_arguments(moments, mask)
 
-    return jax.vmap(one)(jnp.arange(1, DEPTHS + 1))
+    return jax.jit(jax.vmap(one))(jnp.arange(1, DEPTHS + 1))
 
 
 def lane_projections(result, basis=None):
-    return projections(jax.vmap(jax.vmap(encoder_matrix, (0, None)))(result.ys, result.args), basis)
+    return projections(jax.jit(jax.vmap(jax.vmap(encoder_matrix, (0, None))))(result.ys, result.args), basis)
 
 
 @pytest.mark.parametrize("objective", ["jepa", "mae"])
@@ -129,10 +129,8 @@ def test_weight_decay_is_that_of_the_modes():
     args = deep_linear_arguments(lane[1].moments, lane[1].layer_mask, weight_decay=0.01)
     result = integrate(flows.deep_jepa, lane[0], args, [10.0], rtol=1e-10).raise_if_failed()
     mode = mode_parameters(LAM, RHO, 3.0, weight_decay=0.01)
-    expected = [
-        integrate(flows.jepa, 0.3, jax.tree.map(lambda v, i=i: v[i], mode.broadcast()), [30.0], rtol=1e-10).ys[0]
-        for i in range(D)
-    ]
+    one = jax.jit(jax.vmap(lambda own: integrate(flows.jepa, 0.3, own, jnp.array([30.0]), rtol=1e-10).ys[0]))
+    expected = one(mode.broadcast())
     final = jax.tree.map(lambda leaf: leaf[-1], result.ys)
     np.testing.assert_allclose(projections(encoder_matrix(final, args)), expected, rtol=1e-7)
 

@@ -1,5 +1,7 @@
 """Starts of deep linear nets: their defining identities and laws, sizes, keys."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +16,25 @@ KEY = jax.random.key(1)
 MASK = jnp.array([True, False, True, True])
 
 
+@cache
+def program(name, d, options):
+    return jax.jit(lambda key, mask: getattr(flows, f"{name}_initialisation")(key, mask, d, **dict(options)))
+
+
+def make(name, key, mask, d, **options):
+    """The start as one compiled program, quicker than its operations one by one, unless arrays are among the options."""
+    if "signs" in options:
+        return getattr(flows, f"{name}_initialisation")(key, mask, d, **options)
+    return program(name, d, tuple(options.items()))(key, mask)
+
+
 def arguments(mask, d):
     return deep_linear_arguments(moments_from_spectrum(np.ones(d), np.full(d, 0.5)), mask)
 
 
 @pytest.mark.parametrize("objective", ["jepa", "mae"])
 def test_aligned_is_assumption_4_1_with_the_sign_corrected(objective):
-    y = flows.aligned_initialisation(KEY, MASK, 5, eps=1e-2, objective=objective)
+    y = make("aligned", KEY, MASK, 5, eps=1e-2, objective=objective)
     scale = 1e-2 ** (1 / 3)
     for layer in (*y.layers, y.decoder):
         np.testing.assert_allclose(layer @ layer.T, scale**2 * np.eye(5), atol=1e-15)
@@ -32,7 +46,7 @@ def test_aligned_is_assumption_4_1_with_the_sign_corrected(objective):
         np.testing.assert_allclose(y.decoder @ w, scale * 1e-2 * np.eye(5), atol=1e-16)
     basis = flows.haar_orthogonal(jax.random.key(2), 5)
     signs = np.array([1, -1, 1, 1, -1])
-    y = flows.aligned_initialisation(KEY, MASK, 5, eps=1e-2, objective=objective, signs=signs, basis=basis)
+    y = make("aligned", KEY, MASK, 5, eps=1e-2, objective=objective, signs=signs, basis=basis)
     product = y.decoder @ encoder_matrix(y, arguments(MASK, 5)) / 1e-2
     if objective == "jepa":
         product = encoder_matrix(y, arguments(MASK, 5)).T @ product / 1e-2
@@ -41,8 +55,8 @@ def test_aligned_is_assumption_4_1_with_the_sign_corrected(objective):
 
 @pytest.mark.parametrize(("d", "width", "outputs"), [(5, None, None), (5, 3, 5), (3, 5, 4)])
 def test_balanced_is_balanced_at_any_size(d, width, outputs):
-    for mask in (MASK, layer_mask(4, 4), jnp.array([False, True])):
-        y = flows.balanced_initialisation(KEY, mask, d, eps=0.3, width=width, outputs=outputs)
+    for mask in (MASK, layer_mask(4, 4), jnp.array([False, True, False, False])):
+        y = make("balanced", KEY, mask, d, eps=0.3, width=width, outputs=outputs)
         assert imbalance_norm(y, arguments(mask, d)) < 1e-14
         assert np.abs(np.asarray(y.decoder)).max() > 0.1
 
@@ -53,7 +67,7 @@ def test_balanced_encoder_has_the_law_of_a_gaussian():
     args = arguments(mask, 4)
 
     def square(key):
-        y = flows.balanced_initialisation(key, mask, 4, eps=0.1, width=3, outputs=3)
+        y = make("balanced", key, mask, 4, eps=0.1, width=3, outputs=3)
         return jnp.sum(encoder_matrix(y, args) ** 2)
 
     values = np.asarray(jax.jit(jax.vmap(square))(jax.random.split(KEY, 4000))) * 4 / 0.1**2
@@ -63,7 +77,7 @@ def test_balanced_encoder_has_the_law_of_a_gaussian():
 
 @pytest.mark.parametrize(("d", "width"), [(5, 5), (5, 3), (3, 5)])
 def test_orthogonal_keeps_lengths_where_it_can(d, width):
-    y = flows.orthogonal_initialisation(KEY, MASK, d, eps=0.2, width=width, outputs=4)
+    y = make("orthogonal", KEY, MASK, d, eps=0.2, width=width, outputs=4)
     scale = 0.2 ** (1 / 3)
     first = np.asarray(y.layers[0])[:width, :d] / scale
     gram = first @ first.T if width <= d else first.T @ first
@@ -78,35 +92,35 @@ def test_orthogonal_keeps_lengths_where_it_can(d, width):
 
 def test_gaussian_scales():
     d, width = 40, 20
-    y = flows.gaussian_initialisation(KEY, MASK, d, gain=2.0, width=width, outputs=30)
+    y = make("gaussian", KEY, MASK, d, gain=2.0, width=width, outputs=30)
     for layer, fan_in in ((y.layers[0], d), (y.layers[2], width), (y.layers[3], width)):
         block = np.asarray(layer)[:width, :fan_in]
         np.testing.assert_allclose(block.std(), 2 / np.sqrt(fan_in), rtol=0.15)
         assert not np.asarray(layer)[width:].any() and not np.asarray(layer)[:, fan_in:].any()
     np.testing.assert_allclose(np.asarray(y.decoder)[:30, :width].std(), 2 / np.sqrt(width), rtol=0.15)
     assert not np.asarray(y.decoder)[30:].any() and not np.asarray(y.decoder)[:, width:].any()
-    small = flows.small_gaussian_initialisation(KEY, MASK, d, eps=1e-3)
+    small = make("small_gaussian", KEY, MASK, d, eps=1e-3)
     held = np.linalg.norm(encoder_matrix(small, arguments(MASK, d)), axis=0)
     np.testing.assert_allclose(np.sqrt((held**2).mean()), 1e-3, rtol=0.2)
 
 
 def test_layers_do_not_depend_on_how_many_there_are_nor_on_vmap():
-    one = flows.gaussian_initialisation(KEY, layer_mask(2, 2), 4)
-    more = flows.gaussian_initialisation(KEY, layer_mask(2, 5), 4)
+    one = make("gaussian", KEY, layer_mask(2, 2), 4)
+    more = make("gaussian", KEY, layer_mask(2, 5), 4)
     np.testing.assert_array_equal(one.layers, more.layers[:2])
     np.testing.assert_array_equal(one.decoder, more.decoder)
     keys = jax.random.split(KEY, 3)
-    draw = lambda key: flows.orthogonal_initialisation(key, layer_mask(2), 4)  # noqa: E731
+    draw = lambda key: make("orthogonal", key, layer_mask(2), 4)  # noqa: E731
     batch, alone = jax.jit(jax.vmap(draw))(keys), jax.jit(draw)(keys[1])
     np.testing.assert_allclose(batch.layers[1], alone.layers, atol=1e-15)
     assert not np.allclose(batch.layers[0], batch.layers[1])
 
 
 def test_edges_and_dtype(float32):
-    y = flows.balanced_initialisation(KEY, layer_mask(1), 1, eps=0.1)
+    y = make("balanced", KEY, layer_mask(1), 1, eps=0.1)
     assert y.layers.dtype == jnp.float32 and y.layers.shape == (1, 1, 1)
     np.testing.assert_allclose(jnp.abs(y.layers[0, 0, 0]), jnp.abs(y.decoder[0, 0]), rtol=1e-6)
-    off = flows.gaussian_initialisation(KEY, layer_mask(0, 2), 4, width=2, outputs=3)
+    off = make("gaussian", KEY, layer_mask(0, 2), 4, width=2, outputs=3)
     assert np.all(np.asarray(off.decoder)[:3, :4] != 0)  # without layers the decoder reads the inputs
 
 
