@@ -61,9 +61,8 @@ def draw_moments(key: PRNGKeyArray, factor: JointFactor, batch_size: ArrayLike) 
         column = first + jnp.arange(size, dtype=dtype)
         freedom = jnp.maximum(n - column, 0.5)  # columns past n are cut below
         diagonal = jnp.sqrt(2 * jax.random.gamma(chi_key, freedom / 2, dtype=dtype))
-        entries = jax.random.normal(gaussian_key, (max(size * (size - 1) // 2, 1),), dtype)
-        below, place = _strict_lower(size)
-        return jnp.where(column < n, jnp.where(below, entries[place], jnp.diag(diagonal)), 0.0)
+        lower = jnp.tril(jax.random.normal(gaussian_key, (size, size), dtype), -1)
+        return jnp.where(column < n, lower + jnp.diag(diagonal), 0.0)
 
     t_x = triangle(keys[0], keys[1], d, 0)
     t_yx = jnp.where(jnp.arange(d) < n, jax.random.normal(keys[2], (d_y, d), dtype), 0.0)
@@ -71,13 +70,6 @@ def draw_moments(key: PRNGKeyArray, factor: JointFactor, batch_size: ArrayLike) 
     x, y = factor.x @ t_x, factor.yx @ t_x + factor.yy @ t_yx
     own = factor.yy @ t_yy
     return ViewMoments(xx=x @ x.T / n, yx=y @ x.T / n, yy=(y @ y.T + own @ own.T) / n)
-
-
-def _strict_lower(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mask of the entries below the diagonal and their places in a vector of size (size - 1) / 2 (0 elsewhere)."""
-    row, column = np.indices((size, size))
-    below = row > column
-    return below, np.where(below, row * (row - 1) // 2 + column, 0)
 
 
 def _normals(key: Array, factor: JointFactor, batch_size: int) -> tuple[Array, Array]:
