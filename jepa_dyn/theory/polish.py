@@ -7,7 +7,6 @@ The time integral of `time_integral` in the shape that costs least when n is one
 where H_m is a power series in y (y <= 1/2) or in 1 - y (y > 1/2) whose coefficients all lanes share.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float

@@ -134,9 +134,9 @@ def test_table_of_the_curve_and_its_polish(tables):
     exact = log_y_from_z(advance(half, u, n, jnp.zeros(n.shape, int)), GROW)
     x = curve_log_y(table, place, u)
     assert float(jnp.max(jnp.abs(x - exact) * (1 + n) / 2)) < 3e-11
-    for order in ORDERS:
+    for order in (0.0, 1 / 3, 5.0, 59.0):
         rows = np.flatnonzero(np.asarray(n) == order)
-        polished = polish_log_y(
+        polished = jax.jit(polish_log_y)(
             x[rows], u[rows], jnp.asarray(order), jax.tree.map(jnp.asarray, order_coefficients(order))
         )
         error = jnp.abs(polished - exact[rows]) * (1 + order) / 2
