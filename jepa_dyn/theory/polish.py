@@ -1,4 +1,4 @@
-"""The phase to rounding error, and one Newton step that takes a tabulated state there, for lanes that share one order n >= 0.
+"""The time integral of one order n >= 0 that all lanes share, and one Newton step that takes a tabulated state to rounding error.
 
 The time integral of `time_integral` in the shape that costs least when n is one number: with N = round(n), m = n - N,
 
@@ -7,66 +7,89 @@ The time integral of `time_integral` in the shape that costs least when n is one
 where H_m is a power series in y (y <= 1/2) or in 1 - y (y > 1/2) whose coefficients all lanes share.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jepa_dyn.theory.branches import GROW, log_one_minus_exp, speed_factor
-from jepa_dyn.theory.normal_form import half_log_y
-from jepa_dyn.theory.time_integral import power_integral, series_constant
+from jepa_dyn.parameters import Leaf
+from jepa_dyn.theory.branches import GROW, log_one_minus_exp, namespace, speed_factor
+from jepa_dyn.theory.time_integral import power_integral
 
 _TERMS = 54
+_FINITE_LENGTHS = 16  # the finite sum is padded to a multiple, so that the usual orders share one compiled program
 
 
-def order_coefficients(n: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
-    """Coefficients of the finite sum, of both series and the constant between them, and m, for one order."""
+class Order(NamedTuple):
+    """One order n: coefficients of the finite sum and of both series, the constant between them, m, log y and F half-way."""
+
+    n: Leaf | float
+    finite: Leaf
+    near_zero: Leaf
+    near_one: Leaf
+    constant: Leaf | float
+    m: Leaf | float
+    half: Leaf | float
+    at_half: Leaf | float
+
+
+def order_of(n: float) -> Order:
+    """The constants of order n >= 0, in numpy and float64 whatever JAX's setting."""
     reductions = round(n)
     m = n - reductions
     j = np.arange(1, _TERMS)
-    finite = 1 / (m + np.arange(1, reductions + 1))
+    finite = np.zeros(-(-reductions // _FINITE_LENGTHS) * _FINITE_LENGTHS)
+    finite[:reductions] = 1 / (m + np.arange(1, reductions + 1))
     near_zero = 1 / (np.arange(_TERMS) + 1 - m)
     near_one = np.cumprod((m + j - 1) / j) / j
-    return finite, near_zero, near_one, float(series_constant(m)), m
+    # both series hold at y = 1/2, which gives psi(1 - m) + euler_gamma between them
+    middle = np.array(0.5)
+    constant = np.log(2.0) - unrolled(near_one, middle) - 2**m * unrolled(near_zero, middle)
+    half = -2 * np.log(2.0) / (1 + n)
+    order = Order(n, finite, near_zero, near_one, float(constant), m, half, 0.0)
+    return order._replace(at_half=float(_antiderivative(np.array(half), order, unrolled)))
 
 
-def _polynomial(coefficients: Float[Array, " k"], at: Array) -> Array:
-    """sum_j c_j at^(j+1), unrolled so that XLA keeps it in registers."""
-    total = jnp.zeros_like(at)
+def unrolled(coefficients: Leaf, at: Leaf) -> Leaf:
+    """sum_j c_j at^(j+1), as code without a loop, which XLA keeps in registers."""
+    total = namespace(at).zeros_like(at)
     for c in coefficients[::-1]:
         total = (total + c) * at
     return total
 
 
-def _antiderivative(x: Array, coefficients) -> Array:
-    """F(e^x) - [its value at the half height is subtracted by the caller]."""
-    finite, near_zero, near_one, constant, m = coefficients
-    y = jnp.exp(x)
-    low = y <= 0.5
+def rolled(coefficients: Array, at: Array) -> Array:
+    """The same as a loop: less to compile, for what is evaluated once per lane."""
+    return jax.lax.fori_loop(
+        0, len(coefficients), lambda j, total: (total + coefficients[-1 - j]) * at, jnp.zeros_like(at)
+    )
+
+
+def _antiderivative(x: Leaf, order: Order, polynomial: Callable[[Leaf, Leaf], Leaf]) -> Leaf:
+    """F(e^x), in a sum of which the value half-way is subtracted by the caller."""
+    xp = namespace(x)
+    low = x <= -np.log(2.0)
     log_q = log_one_minus_exp(x)
-    small = jnp.exp(-m * x) * _polynomial(near_zero, jnp.where(low, y, 0.0))
-    large = -log_q - constant - _polynomial(near_one, jnp.where(low, 0.0, jnp.exp(log_q)))
-    total = power_integral(m, x) + jnp.where(low, small, large)
-    return total - jnp.exp(-m * x) * _polynomial(finite, jnp.exp(-x))
+    small = xp.exp(-order.m * x) * polynomial(order.near_zero, xp.where(low, xp.exp(x), 0.0))
+    large = -log_q - order.constant - polynomial(order.near_one, xp.where(low, 0.0, xp.exp(log_q)))
+    total = power_integral(order.m, x) + xp.where(low, small, large)
+    return total - xp.exp(-order.m * x) * polynomial(order.finite, xp.exp(-x))
 
 
-def time_from_half(x: Float[Array, "..."], n: Float[Array, ""], coefficients) -> Float[Array, "..."]:
-    """Time u from the half height to x = log y < 0, in units of the rate there (negative before it).
-
-    Args:
-        x: log y, < 0.
-        n: the order, one number.
-        coefficients: `order_coefficients(n)` as arrays.
-    """
-    half = half_log_y(n)
-    return (_antiderivative(x, coefficients) - _antiderivative(half, coefficients)) * jnp.exp(n * half)
+def time_from_half(
+    x: Float[Leaf, "..."], order: Order, polynomial: Callable[[Leaf, Leaf], Leaf] = rolled
+) -> Float[Leaf, "..."]:
+    """Time u from the half height to x = log y < 0, in units of the rate there (negative before it)."""
+    return (_antiderivative(x, order, polynomial) - order.at_half) * namespace(x).exp(order.n * order.half)
 
 
-def polish_log_y(
-    x: Float[Array, "..."], u: Float[Array, "..."], n: Float[Array, ""], coefficients
-) -> Float[Array, "..."]:
-    """x = log y from `curve_table.curve_log_y` after one Newton step towards the time u; the rest as in `time_from_half`."""
+def polish_log_y(x: Float[Array, "..."], u: Float[Array, "..."], order: Order) -> Float[Array, "..."]:
+    """x = log y from `curve_table.curve_log_y` after one Newton step towards the time u."""
     inside = jnp.minimum(x, -jnp.finfo(x.dtype).tiny)
-    slope = jnp.exp(n * (inside - half_log_y(n))) * speed_factor(inside, GROW)
-    moved = inside + (u - time_from_half(inside, n, coefficients)) * slope
+    slope = jnp.exp(order.n * (inside - order.half)) * speed_factor(inside, GROW)
+    moved = inside + (u - time_from_half(inside, order, unrolled)) * slope
     # arrived: the time to y = 1 is infinite and there is nothing left to correct
     return jnp.where((x < -1e-15) & jnp.isfinite(moved), jnp.minimum(moved, 0.0), x)
