@@ -82,7 +82,7 @@ def _curve_at(u: np.ndarray, order: Order) -> np.ndarray:
     target = -u[early]
     target = np.log1p(n * target) / n if n > 0 else target
     x = np.full(u.shape, half)
-    z = half - log_one_minus_exp(np.array(half)) + np.maximum(u, 0.0)
+    z = half - np.log(-np.expm1(half)) + np.maximum(u, 0.0)
     for _ in range(_MOST_NEWTON):
         before = -time_from_half(x[early], order, unrolled)
         growth = n * before

@@ -41,16 +41,16 @@ def order_of(n: float) -> Order:
     reductions = round(n)
     m = n - reductions
     j = np.arange(1, _TERMS)
-    finite = np.zeros(-(-reductions // _FINITE_LENGTHS) * _FINITE_LENGTHS)
+    finite = np.zeros((reductions // _FINITE_LENGTHS + 1) * _FINITE_LENGTHS)
     finite[:reductions] = 1 / (m + np.arange(1, reductions + 1))
     near_zero = 1 / (np.arange(_TERMS) + 1 - m)
     near_one = np.cumprod((m + j - 1) / j) / j
     # both series hold at y = 1/2, which gives psi(1 - m) + euler_gamma between them
-    middle = np.array(0.5)
+    middle = np.array([0.5])
     constant = np.log(2.0) - unrolled(near_one, middle) - 2**m * unrolled(near_zero, middle)
     half = -2 * np.log(2.0) / (1 + n)
-    order = Order(n, finite, near_zero, near_one, float(constant), m, half, 0.0)
-    return order._replace(at_half=float(_antiderivative(np.array(half), order, unrolled)))
+    order = Order(n, finite, near_zero, near_one, float(constant[0]), m, half, 0.0)
+    return order._replace(at_half=float(_antiderivative(np.array([half]), order, unrolled)[0]))
 
 
 def unrolled(coefficients: Leaf, at: Leaf) -> Leaf:
