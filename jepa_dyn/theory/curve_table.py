@@ -30,6 +30,7 @@ LATE_OCTAVES = 8  # q up to 256 after the half height: 1 - y < 1e-19
 _DEGREE_CURVE, _DEGREE_START = 5, 7
 _START_BINS = 16  # bins of z0 per 1 / (1 + n)
 _MOST_NEWTON = 100
+_LONGEST_PHASE = 1e280  # more than any lane has that the tables cover
 
 
 class CurveTable(eqx.Module):
@@ -79,7 +80,7 @@ def _curve_at(u: np.ndarray, order: Order) -> np.ndarray:
     """
     n, half = order.n, order.half
     early = u < 0
-    target = -u[early]
+    target = np.minimum(-u[early], _LONGEST_PHASE)
     target = np.log1p(n * target) / n if n > 0 else target
     x = np.full(u.shape, half)
     z = half - np.log(-np.expm1(half)) + np.maximum(u, 0.0)
@@ -113,16 +114,14 @@ def _order_table(n: float, early_octaves: int, start_bins: int) -> _OrderTable:
     mantissa = 1 + (part[None] + 0.5 + nodes[:, None]) * width
     q = np.ldexp(mantissa, octave[None])
     u = np.where(early[None], -(q - 1) / early_scale, (q - 1) / late_scale)
-    with np.errstate(over="ignore"):  # y^-n beyond the number type belongs to times that no lane has
-        values = _curve_at(u.ravel(), order).reshape(u.shape)
+    values = _curve_at(u.ravel(), order).reshape(u.shape)
     # the polynomial runs in (mantissa - middle of the bin), |.| <= width / 2
     curve = (fit @ values) / width ** np.arange(_DEGREE_CURVE + 1)[:, None]
 
     nodes, fit = _chebyshev_fit(_DEGREE_START)
     density = _START_BINS * (1 + n)
     z = z_half - (np.arange(start_bins)[None] + 0.5 + nodes[:, None]) / density
-    with np.errstate(over="ignore"):
-        before = -time_from_half(-np.logaddexp(0.0, -z), order, unrolled)
+    before = -time_from_half(-np.logaddexp(0.0, -z), order, unrolled)
     start = fit @ np.log1p(early_scale * before)
     return _OrderTable(curve, start, z_half, density, early_scale, late_scale)
 

@@ -42,29 +42,29 @@ def order_of(n: float) -> Order:
     m = n - reductions
     j = np.arange(1, _TERMS)
     finite = np.zeros((reductions // _FINITE_LENGTHS + 1) * _FINITE_LENGTHS)
-    finite[:reductions] = 1 / (m + np.arange(1, reductions + 1))
+    finite[:reductions] = 1 / (m + np.arange(reductions, 0, -1))
     near_zero = 1 / (np.arange(_TERMS) + 1 - m)
     near_one = np.cumprod((m + j - 1) / j) / j
     # both series hold at y = 1/2, which gives psi(1 - m) + euler_gamma between them
     middle = np.array([0.5])
-    constant = np.log(2.0) - unrolled(near_one, middle) - 2**m * unrolled(near_zero, middle)
+    constant = np.log(2.0) - 0.5 * unrolled(near_one, middle) - 2**m * 0.5 * unrolled(near_zero, middle)
     half = -2 * np.log(2.0) / (1 + n)
     order = Order(n, finite, near_zero, near_one, float(constant[0]), m, half, 0.0)
     return order._replace(at_half=float(_antiderivative(np.array([half]), order, unrolled)[0]))
 
 
 def unrolled(coefficients: Leaf, at: Leaf) -> Leaf:
-    """sum_j c_j at^(j+1), as code without a loop, which XLA keeps in registers."""
+    """sum_j c_j at^j, as code without a loop, which XLA keeps in registers."""
     total = namespace(at).zeros_like(at)
     for c in coefficients[::-1]:
-        total = (total + c) * at
+        total = total * at + c
     return total
 
 
 def rolled(coefficients: Array, at: Array) -> Array:
     """The same as a loop: less to compile, for what is evaluated once per lane."""
     return jax.lax.fori_loop(
-        0, len(coefficients), lambda j, total: (total + coefficients[-1 - j]) * at, jnp.zeros_like(at)
+        0, len(coefficients), lambda j, total: total * at + coefficients[-1 - j], jnp.zeros_like(at)
     )
 
 
@@ -72,11 +72,14 @@ def _antiderivative(x: Leaf, order: Order, polynomial: Callable[[Leaf, Leaf], Le
     """F(e^x), in a sum of which the value half-way is subtracted by the caller."""
     xp = namespace(x)
     low = x <= -np.log(2.0)
-    log_q = log_one_minus_exp(x)
-    small = xp.exp(-order.m * x) * polynomial(order.near_zero, xp.where(low, xp.exp(x), 0.0))
-    large = -log_q - order.constant - polynomial(order.near_one, xp.where(low, 0.0, xp.exp(log_q)))
-    total = power_integral(order.m, x) + xp.where(low, small, large)
-    return total - xp.exp(-order.m * x) * polynomial(order.finite, xp.exp(-x))
+    y, log_q = xp.exp(x), log_one_minus_exp(x)
+    y_low, q_high = xp.where(low, y, 0.0), xp.where(low, 0.0, xp.exp(log_q))
+    small = xp.exp(-order.m * x) * y_low * polynomial(order.near_zero, y_low)
+    large = -log_q - order.constant - q_high * polynomial(order.near_one, q_high)
+    # y^-n, capped short of infinity: beyond lie no lanes, only bins of a table that nobody looks up
+    cap = float(np.log(np.finfo(x.dtype).max)) - 20
+    power = xp.exp(xp.minimum(-order.n * x, cap))
+    return power_integral(order.m, x) + xp.where(low, small, large) - power * polynomial(order.finite, y)
 
 
 def time_from_half(
