@@ -23,7 +23,7 @@ from jepa_dyn.theory import modes
 from jepa_dyn.theory.branches import log_one_minus_exp
 from jepa_dyn.theory.curve_table import CurveTable, OrderPlace, build_tables, curve_log_y, start_phase
 from jepa_dyn.theory.normal_form import half_log_y
-from jepa_dyn.theory.polish import Order, order_of, polish_log_y, time_from_half
+from jepa_dyn.theory.order import Order, order_of, polish_log_y, time_from_half
 
 METHODS = ("table", "polish")
 _MAX_ORDERS = 64  # beyond that many distinct depths, building tables costs more than it saves

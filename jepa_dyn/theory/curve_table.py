@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from jepa_dyn._precision import x64_is_on
 from jepa_dyn.theory.branches import log_one_minus_exp
-from jepa_dyn.theory.polish import Order, order_of, time_from_half, unrolled
+from jepa_dyn.theory.order import Order, order_of, time_from_half, unrolled
 
 MANTISSA_BITS = 4  # 16 bins per factor of 2
 LATE_OCTAVES = 8  # q up to 256 after the half height: 1 - y < 1e-19

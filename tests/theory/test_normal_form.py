@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from jepa_dyn.theory.branches import DECAY, GROW, SHRINK, log_y_from_z, z_from_log_y
 from jepa_dyn.theory.curve_table import build_tables, curve_log_y, start_phase
 from jepa_dyn.theory.normal_form import advance, half_log_y, scaled_time, universal_curve
-from jepa_dyn.theory.polish import order_of, polish_log_y
+from jepa_dyn.theory.order import order_of, polish_log_y
 
 from .reference import antiderivative
 
