@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 import platform
+import re
+import resource
 import subprocess
 from pathlib import Path
 
@@ -12,6 +14,14 @@ PACKAGES = "jepa_dyn jax jaxlib diffrax equinox numpy scipy mpmath torch torchdi
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_resident_bytes() -> int:
+    """Largest memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the portable figure below begins with that of the process that started this one
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
 def versions() -> dict[str, str]:

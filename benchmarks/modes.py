@@ -198,7 +198,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 def peak_memory(lanes: int) -> dict[str, Any]:
     """Peak resident memory of a fresh process that computes `lanes` exact trajectories at 64 shared times, in float64."""
     code = (
-        "import resource, numpy as np, jepa_dyn as jd\n"
+        "import numpy as np, jepa_dyn as jd\n"
+        "from benchmarks.machine import peak_resident_bytes\n"
         "from benchmarks.problem import draw_modes\n"
         "from jepa_dyn.solve.exact import exact\n"
         "jd.enable_x64()\n"
@@ -206,7 +207,7 @@ def peak_memory(lanes: int) -> dict[str, Any]:
         "args = jd.mode_parameters(lam, rho, depth)\n"
         "del lam, rho, depth\n"
         "ys = exact('jepa', eps, args, np.concatenate([[0.0], np.geomspace(0.1, 1e7, 63)])).ys\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "peak = peak_resident_bytes()\n"
         "assert np.isfinite(ys.sum()) and ys.shape == (eps.size, 64)\n"
         "print(ys.nbytes, peak)\n"
     )
