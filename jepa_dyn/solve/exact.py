@@ -23,11 +23,11 @@ from jepa_dyn.theory import modes
 from jepa_dyn.theory.branches import log_one_minus_exp
 from jepa_dyn.theory.curve_table import CurveTable, OrderPlace, build_tables, curve_log_y, start_phase
 from jepa_dyn.theory.normal_form import half_log_y
-from jepa_dyn.theory.polish import order_coefficients, polish_log_y, time_from_half
+from jepa_dyn.theory.order import Order, order_of, polish_log_y, time_from_half
 
 METHODS = ("table", "polish")
 _MAX_ORDERS = 64  # beyond that many distinct depths, building tables costs more than it saves
-_CPU_BLOCK_BYTES = 1 << 23  # of saved states per block: stays near the caches
+_CPU_BLOCK_BYTES = 1 << 21  # of saved states per block: stays near the caches
 _DEVICE_BLOCK_BYTES = 1 << 30
 _TABLE_PHASE_ERROR = 1e-12  # relative, of `curve_table.start_phase` in float64
 
@@ -84,25 +84,25 @@ class _Prepared(eqx.Module):
     place: OrderPlace
 
 
-def _prepare(objective: Objective, table: CurveTable, lanes: _Modes, one_order: tuple | None) -> _Prepared:
+def _prepare(objective: Objective, table: CurveTable, lanes: _Modes, one_order: Order | None) -> _Prepared:
     args = lanes.args
     r = modes.amplitude_power(objective, args.depth)
     log_limit = (jnp.log(args.lam) - jnp.log(args.variance)) / r
     rate = r * args.lam * jnp.exp((2 - r) * (log_limit - jnp.log(jnp.asarray(2.0, r.dtype))))
     place = table.orders.of(lanes.label)
     x0 = r * (jnp.log(lanes.w0) - log_limit)
-    phase = start_phase(table, place, x0) if one_order is None else time_from_half(x0, *one_order)
+    phase = start_phase(table, place, x0) if one_order is None else time_from_half(x0, one_order)
     return jax.tree.map(lambda leaf: leaf[:, None], _Prepared(log_limit, r, rate, phase, place))
 
 
 @partial(jax.jit, static_argnames=("objective", "out_dtype"))
-def _evaluate(objective, table: CurveTable, one_order: tuple | None, out_dtype, lanes: _Modes, ts: Array) -> Array:
-    """States of lanes of one block, (lanes, times). `one_order`: (n, coefficients) where they share it, to be polished."""
+def _evaluate(objective, table: CurveTable, one_order: Order | None, out_dtype, lanes: _Modes, ts: Array) -> Array:
+    """States of lanes of one block, (lanes, times). `one_order`: that of all lanes where they are to be polished."""
     lane = _prepare(objective, table, lanes, one_order)
     u = lane.phase + lane.rate * ts
     x = curve_log_y(table, lane.place, u)
     if one_order is not None:
-        x = polish_log_y(x, u, *one_order)
+        x = polish_log_y(x, u, one_order)
     return jnp.where(ts == 0, lanes.w0[:, None], jnp.exp(lane.log_limit + x / lane.power)).astype(out_dtype)
 
 
@@ -113,7 +113,7 @@ def _phase_error(method: str, dtype) -> float:
 
 @partial(jax.jit, static_argnames="objective")
 def _lost_digits(
-    objective, table: CurveTable, one_order: tuple | None, relative_error: ArrayLike, lanes: _Modes, ts: Array
+    objective, table: CurveTable, one_order: Order | None, relative_error: ArrayLike, lanes: _Modes, ts: Array
 ) -> Bool[Array, " lanes"]:
     """Lanes with a saved time inside the transition, whose width is below the error of the phase."""
     lane = _prepare(objective, table, lanes, one_order)
@@ -208,8 +208,8 @@ def _solve(
             own_ts = ts if ts.shape[0] == 1 else ts[rows]
             one_order = None
             if method == "polish":
-                n = max(2 / power[group] - 1, 0.0)
-                one_order = jax.tree.map(lambda c: np.asarray(c, w0.dtype), (n, order_coefficients(n)))
+                order = order_of(max(2 / power[group] - 1, 0.0))
+                one_order = jax.tree.map(lambda c: np.asarray(c, w0.dtype), order)
             part = ys if members.all() else np.empty((count, ts.shape[1]), out_dtype)
             _fill(part, own, own_ts, partial(_evaluate, objective, table, one_order, out_dtype))
             if not members.all():
@@ -231,24 +231,33 @@ def _exact_inverse(objective: Objective, lanes: _Modes, ts: Leaf) -> Array:
     return modes._state(objective, ts, lanes.w0[:, None], jax.tree.map(lambda leaf: leaf[:, None], lanes.args))
 
 
+def _power_of_two_below(value: int) -> int:
+    return 1 << max(0, value.bit_length() - 1)
+
+
 def _fill(out: np.ndarray, lanes: _Modes, ts: np.ndarray, evaluate, intermediates: int = 1) -> None:
     """Writes `evaluate(lanes, ts)` into `out` block by block, one thread per core on a CPU.
 
-    Blocks keep the working set in cache and the memory bounded; all have one shape (the last overlaps the one before), so that
-    there is one compilation. XLA runs an elementwise program on one core, hence the threads.
+    Blocks keep the working set in cache and the memory bounded. Their size is a power of two and the last one is padded, so that
+    groups and batches of other sizes share the compiled program. XLA runs an elementwise program on one core, hence the threads.
     """
     on_cpu = jax.default_backend() == "cpu"
     count, times = out.shape
-    size = max(1, min(count, (_CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES) // (8 * times * intermediates)))
-    starts = [min(i, count - size) for i in range(0, count, size)]
+    most = (_CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES) // (8 * times * intermediates)
+    size = min(_power_of_two_below(2 * count - 1), _power_of_two_below(most))
+    starts = range(0, count, size)
     x64 = x64_is_on()
 
     def fill_block(i: int) -> None:
-        with x64_context(x64):
-            block = jax.tree.map(lambda leaf: leaf[i : i + size], lanes)
-            out[i : i + size] = evaluate(block, ts if ts.shape[0] == 1 else ts[i : i + size])
+        def part(leaf: np.ndarray) -> np.ndarray:
+            own = leaf[i : i + size]
+            return own if len(own) == size else np.pad(own, [(0, size - len(own)), *[(0, 0)] * (own.ndim - 1)], "edge")
 
-    fill_block(starts[0])  # compiles before the threads start
+        with x64_context(x64):
+            own_ts = ts if ts.shape[0] == 1 else part(ts)
+            out[i : i + size] = evaluate(jax.tree.map(part, lanes), own_ts)[: count - i]
+
+    fill_block(0)  # compiles before the threads start
     workers = min(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(starts)
     )

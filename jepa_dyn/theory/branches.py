@@ -13,9 +13,14 @@ Source: the substitutions of Littwin 2024, eqs (80), (98), joined into one (see 
 eqs (12), (81), (90), which print E/(1+E) < 1 there, and the decay branch is not in the paper.
 """
 
+from types import ModuleType
+
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import softplus
 from jaxtyping import Array, Float, Int
+
+from jepa_dyn.parameters import Leaf
 
 GROW, SHRINK, DECAY = 0, 1, 2
 Branch = Int[Array, "..."] | int
@@ -30,10 +35,16 @@ def select(
     return jnp.where(branch == GROW, grow, jnp.where(branch == SHRINK, shrink, decay))
 
 
-def log_one_minus_exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def namespace(x: Leaf) -> ModuleType:
+    """numpy for its arrays, else jax.numpy: tables are built by the same formulas without compiling anything."""
+    return np if isinstance(x, np.ndarray) else jnp
+
+
+def log_one_minus_exp(x: Float[Leaf, "..."]) -> Float[Leaf, "..."]:
     """log(1 - e^x) for x < 0, accurate at both ends."""
+    xp = namespace(x)
     near = x > -0.7
-    return jnp.where(near, jnp.log(-jnp.expm1(jnp.where(near, x, -1.0))), jnp.log1p(-jnp.exp(jnp.where(near, -1.0, x))))
+    return xp.where(near, xp.log(-xp.expm1(xp.where(near, x, -1.0))), xp.log1p(-xp.exp(xp.where(near, -1.0, x))))
 
 
 def clip_to_branch(x: Float[Array, "..."], branch: Branch) -> tuple[Array, Array, Array]:

@@ -21,15 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jepa_dyn._precision import x64_context, x64_is_on
-from jepa_dyn.theory.branches import GROW, log_one_minus_exp, log_y_from_z
-from jepa_dyn.theory.normal_form import advance, half_log_y, scaled_time
+from jepa_dyn._precision import x64_is_on
+from jepa_dyn.theory.branches import log_one_minus_exp
+from jepa_dyn.theory.order import Order, order_of, time_from_half, unrolled
 
 MANTISSA_BITS = 4  # 16 bins per factor of 2
 LATE_OCTAVES = 8  # q up to 256 after the half height: 1 - y < 1e-19
 _DEGREE_CURVE, _DEGREE_START = 5, 7
 _START_BINS = 16  # bins of z0 per 1 / (1 + n)
-_CHUNK = 4096
+_MOST_NEWTON = 100
+_LONGEST_PHASE = 1e280  # more than any lane has that the tables cover
 
 
 class CurveTable(eqx.Module):
@@ -72,50 +73,56 @@ def _chebyshev_fit(degree: int) -> tuple[np.ndarray, np.ndarray]:
     return nodes, np.linalg.inv(np.vander(nodes, increasing=True))
 
 
-def _in_chunks(fn, *arrays: np.ndarray) -> np.ndarray:
-    """fn over 1-D arrays in pieces of one shape, so that it is compiled once whatever the size of the table."""
-    size = arrays[0].size
-    padded = [np.pad(a, (0, -size % _CHUNK), mode="edge") for a in arrays]
-    parts = [np.asarray(fn(*(a[i : i + _CHUNK] for a in padded))) for i in range(0, size, _CHUNK)]
-    return np.concatenate(parts)[:size]
+def _curve_at(u: np.ndarray, order: Order) -> np.ndarray:
+    """x = log y at the times u from the half height, by Newton's method, monotone from the half height on either side.
 
-
-@jax.jit
-def _log_y_at(u: Array, n: Array) -> Array:
-    return log_y_from_z(advance(half_log_y(n), u, n, GROW), GROW)
-
-
-@jax.jit
-def _time_before_half(z: Array, n: Array) -> Array:
-    x, half = log_y_from_z(z, GROW), half_log_y(n)
-    return -scaled_time(half, x, x - half, n, GROW)
+    Before it in log1p(n T)/n against x, which is concave and nearly linear; after it in z = logit y, whose speed y^n is of order 1.
+    """
+    n, half = order.n, order.half
+    early = u < 0
+    target = np.minimum(-u[early], _LONGEST_PHASE)
+    target = np.log1p(n * target) / n if n > 0 else target
+    x = np.full(u.shape, half)
+    z = half - np.log(-np.expm1(half)) + np.maximum(u, 0.0)
+    for _ in range(_MOST_NEWTON):
+        before = -time_from_half(x[early], order, unrolled)
+        growth = n * before
+        level = np.log1p(growth) / n if n > 0 else before
+        slope = np.exp(-n * (x[early] - half)) / (-np.expm1(x[early]) * (1 + growth))
+        move = np.zeros_like(x)
+        move[early] = (level - target) / slope
+        at = -np.logaddexp(0.0, -z[~early])
+        move[~early] = (u[~early] - time_from_half(at, order, unrolled)) * np.exp(n * (at - half))
+        x, z = x + np.where(early, move, 0.0), z + np.where(early, 0.0, move)
+        if np.all(np.abs(move) <= 1e-9 * (1e-3 + np.abs(np.where(early, x, z)))):
+            return np.where(early, x, -np.logaddexp(0.0, -z))
+    raise RuntimeError(f"The table of order n = {n} did not converge; please report this.")
 
 
 @lru_cache(maxsize=256)
 def _order_table(n: float, early_octaves: int, start_bins: int) -> _OrderTable:
-    """Tables of one order; runs in float64 for the length of this call."""
-    with x64_context(True):
-        half = float(half_log_y(jnp.asarray(n)))
-        z_half = half - float(np.log(-np.expm1(half)))
-        early_scale, late_scale = 1 + n, 4 * np.exp(-n * half)
-        nodes, fit = _chebyshev_fit(_DEGREE_CURVE)
-        bins = np.arange((early_octaves + LATE_OCTAVES) << MANTISSA_BITS)
-        early = bins < early_octaves << MANTISSA_BITS
-        local = np.where(early, bins, bins - (early_octaves << MANTISSA_BITS))
-        octave, part = local >> MANTISSA_BITS, local & ((1 << MANTISSA_BITS) - 1)
-        width = 1 / (1 << MANTISSA_BITS)
-        mantissa = 1 + (part[None] + 0.5 + nodes[:, None]) * width
-        q = np.ldexp(mantissa, octave[None])
-        u = np.where(early[None], -(q - 1) / early_scale, (q - 1) / late_scale)
-        values = _in_chunks(_log_y_at, u.ravel(), np.full(u.size, n)).reshape(u.shape)
-        # the polynomial runs in (mantissa - middle of the bin), |.| <= width / 2
-        curve = (fit @ values) / width ** np.arange(_DEGREE_CURVE + 1)[:, None]
+    """Tables of one order, in numpy and float64: nothing is compiled."""
+    order = order_of(n)
+    z_half = order.half - float(np.log(-np.expm1(order.half)))
+    early_scale, late_scale = 1 + n, 4 * np.exp(-n * order.half)
+    nodes, fit = _chebyshev_fit(_DEGREE_CURVE)
+    bins = np.arange((early_octaves + LATE_OCTAVES) << MANTISSA_BITS)
+    early = bins < early_octaves << MANTISSA_BITS
+    local = np.where(early, bins, bins - (early_octaves << MANTISSA_BITS))
+    octave, part = local >> MANTISSA_BITS, local & ((1 << MANTISSA_BITS) - 1)
+    width = 1 / (1 << MANTISSA_BITS)
+    mantissa = 1 + (part[None] + 0.5 + nodes[:, None]) * width
+    q = np.ldexp(mantissa, octave[None])
+    u = np.where(early[None], -(q - 1) / early_scale, (q - 1) / late_scale)
+    values = _curve_at(u.ravel(), order).reshape(u.shape)
+    # the polynomial runs in (mantissa - middle of the bin), |.| <= width / 2
+    curve = (fit @ values) / width ** np.arange(_DEGREE_CURVE + 1)[:, None]
 
-        nodes, fit = _chebyshev_fit(_DEGREE_START)
-        density = _START_BINS * (1 + n)
-        z = z_half - (np.arange(start_bins)[None] + 0.5 + nodes[:, None]) / density
-        before = _in_chunks(_time_before_half, z.ravel(), np.full(z.size, n)).reshape(z.shape)
-        start = fit @ np.log1p(early_scale * before)
+    nodes, fit = _chebyshev_fit(_DEGREE_START)
+    density = _START_BINS * (1 + n)
+    z = z_half - (np.arange(start_bins)[None] + 0.5 + nodes[:, None]) / density
+    before = -time_from_half(-np.logaddexp(0.0, -z), order, unrolled)
+    start = fit @ np.log1p(early_scale * before)
     return _OrderTable(curve, start, z_half, density, early_scale, late_scale)
 
 
@@ -155,6 +162,12 @@ def _joined(orders: tuple[float, ...], early_octaves: int, counts: tuple[int, ..
         jnp.asarray(early_octaves, jnp.int32),
         place,
     )
+
+
+def forget_tables() -> None:
+    """Frees all tables; the next batch builds its own again."""
+    _order_table.cache_clear()
+    _joined.cache_clear()
 
 
 def _horner(rows: tuple[Array, ...], index: Array, at: Array) -> Array:

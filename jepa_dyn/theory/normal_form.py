@@ -82,11 +82,8 @@ def _grow_z(x0: Array, sigma: Array, n: Array) -> Array:
     """
     half = half_log_y(n)
     bottom, order_to_bottom = _bottom(x0, n)
-    to_half, to_zero = scaled_time(
-        *jnp.broadcast_arrays(x0, jnp.stack([half, bottom]), jnp.stack([half - x0, bottom - x0])),
-        jnp.stack([n, order_to_bottom]),
-        GROW,
-    )
+    ends, orders = jnp.stack([half, bottom]), jnp.stack([n, order_to_bottom])
+    to_half, to_zero = scaled_time(jnp.broadcast_to(x0, ends.shape), ends, ends - x0, orders, GROW)
     since_zero = jnp.where(n < 0, -to_zero, jnp.inf)
     unborn = -sigma >= since_zero
     early = (sigma < to_half) & ~unborn

@@ -21,7 +21,18 @@ import numpy as np
 from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 
-from jepa_dyn.theory.branches import DECAY, GROW, SHRINK, Branch, log_one_minus_exp, select, speed_factor, z_from_log_y
+from jepa_dyn.parameters import Leaf
+from jepa_dyn.theory.branches import (
+    DECAY,
+    GROW,
+    SHRINK,
+    Branch,
+    log_one_minus_exp,
+    namespace,
+    select,
+    speed_factor,
+    z_from_log_y,
+)
 
 _TERMS = 54  # 2^-54: the series are used for arguments up to 1/2
 _LOG_2 = float(np.log(2.0))
@@ -31,16 +42,17 @@ _NODES_24, _WEIGHTS_24 = np.polynomial.legendre.leggauss(24)
 _PANELS = ((0.0, 1.5), (1.5, 7.0), (7.0, 18.0), (18.0, 40.0))
 
 
-def power_integral(delta: Array, length: Array) -> Array:
+def power_integral(delta: Leaf | float, length: Leaf) -> Leaf:
     """int_0^length e^(-delta s) ds = (1 - e^(-delta length)) / delta, smooth through delta = 0."""
+    xp = namespace(length)
     exponent = delta * length
-    small = jnp.abs(exponent) < 0.1
-    safe = jnp.where(small, 1.0, exponent)
-    near = jnp.where(small, exponent, 0.0)
-    series = jnp.ones_like(near)
+    small = xp.abs(exponent) < 0.1
+    safe = xp.where(small, 1.0, exponent)
+    near = xp.where(small, exponent, 0.0)
+    series = xp.ones_like(near)
     for k in range(12, 1, -1):
         series = 1 - near / k * series
-    return length * jnp.where(small, series, -jnp.expm1(-safe) / safe)
+    return length * xp.where(small, series, -xp.expm1(-safe) / safe)
 
 
 def _gauss_legendre(integrand, start: Array | float, length: Array, nodes: np.ndarray, weights: np.ndarray) -> Array:

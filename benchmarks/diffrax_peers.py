@@ -1,0 +1,99 @@
+"""diffrax as its documentation runs a batch: `jax.jit(jax.vmap(diffeqsolve))` with Tsit5, every lane its own times.
+
+In w, the equation as it is printed; in log w, which suits it better; and the latter with the lanes dealt to all devices by
+`shard_map`, where no device waits for another.
+"""
+
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from benchmarks.method import Method, Prepared
+from benchmarks.problem import Batch
+
+# every lane needs fewer, but for 1 of 1e5 in log w on which diffrax 0.7.2 stalls: without a limit all would wait for it
+MOST_STEPS = 512
+# such that the errors of all integrators are about the same (see `modes.py`); in w the absolute one lies far below any start
+TOLERANCES = {"float64": {"w": (1e-9, 1e-13), "log": (0.0, 4e-9)}, "float32": {"w": (1e-5, 1e-9), "log": (0.0, 1e-5)}}
+
+
+def _speed(t: Any, w: Any, args: Any) -> Any:
+    lam, variance, r = args
+    return lam * w ** (3 - r) - variance * w**3
+
+
+def _log_speed(t: Any, u: Any, args: Any) -> Any:
+    lam, variance, r = args
+    return lam * jnp.exp((2 - r) * u) - variance * jnp.exp(2 * u)
+
+
+def _solve_lane(logarithmic: bool, rtol: Any, atol: Any, w0: Any, lam: Any, variance: Any, r: Any, ts: Any) -> Any:
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(_log_speed if logarithmic else _speed),
+        diffrax.Tsit5(),
+        t0=jnp.zeros_like(w0),
+        t1=ts[-1],
+        dt0=None,
+        y0=jnp.log(w0) if logarithmic else w0,
+        args=(lam, variance, r),
+        saveat=diffrax.SaveAt(ts=ts),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        max_steps=MOST_STEPS,
+        throw=False,
+    )
+    return jnp.exp(solution.ys) if logarithmic else solution.ys
+
+
+@partial(jax.jit, static_argnames=("logarithmic", "devices"))
+def _solve_lanes(logarithmic: bool, devices: tuple, rtol: Any, atol: Any, *lanes: Any) -> Any:
+    solve = jax.vmap(partial(_solve_lane, logarithmic), (None, None, 0, 0, 0, 0, 0))
+    if not devices:
+        return solve(rtol, atol, *lanes)
+    split, whole = PartitionSpec("lanes"), PartitionSpec()
+    mesh = Mesh(np.asarray(devices), ("lanes",))
+    specs = (whole, whole, *(split for _ in lanes))
+    return jax.shard_map(solve, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(rtol, atol, *lanes)
+
+
+def _prepare(logarithmic: bool, devices: tuple, batch: Batch) -> Prepared:
+    host = (batch.eps, batch.lam, batch.variance, batch.power, batch.ts)
+    if devices:  # the number of lanes must be a multiple of the number of devices
+        host = tuple(np.concatenate([a, np.repeat(a[-1:], -len(a) % len(devices), axis=0)]) for a in host)
+    target = NamedSharding(Mesh(np.asarray(devices), ("lanes",)), PartitionSpec("lanes")) if devices else None
+    tolerances = TOLERANCES[str(batch.dtype)]["log" if logarithmic else "w"]
+
+    def call(lanes: tuple) -> Any:
+        return _solve_lanes(logarithmic, devices, *(np.asarray(x, batch.dtype) for x in tolerances), *lanes)
+
+    def solve() -> np.ndarray:
+        return np.asarray(call(host))[: batch.num_lanes]
+
+    on_device: list[tuple] = []
+
+    def kernel() -> float:
+        if not on_device:
+            on_device.append(jax.block_until_ready(jax.device_put(host, target)))
+        start = perf_counter()
+        call(on_device[0]).block_until_ready()
+        return perf_counter() - start
+
+    return Prepared(solve, kernel)
+
+
+def methods() -> list[Method]:
+    devices = tuple(jax.local_devices())
+    note = f"Tsit5, at most {MOST_STEPS} steps"
+    found = [
+        Method("diffrax_w", "diffrax vmap, in w", partial(_prepare, False, ()), 100_000, note=note),
+        Method("diffrax_log", "diffrax vmap, in log w", partial(_prepare, True, ()), 100_000, note=note),
+    ]
+    if len(devices) > 1:
+        describe = "diffrax vmap + shard_map, in log w"
+        found.append(Method("diffrax_log_sharded", describe, partial(_prepare, True, devices), 100_000, note=note))
+    return found

@@ -1,0 +1,55 @@
+"""The benchmark of the modes at a tiny size: its reference against a second witness, its rows, its report."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import modes
+from benchmarks.problem import make_batch
+from benchmarks.reference import exact_states, integrated_states
+
+
+@pytest.mark.parametrize("objective", ["jepa", "mae"])
+def test_reference_against_scipy(objective):
+    batch = make_batch(objective, 6, "float64")
+    reference = exact_states(batch)
+    for lane in range(batch.num_lanes):
+        # DOP853 at 1e-14 in log w, whose errors grow with the condition number of w
+        error = np.abs(integrated_states(batch, lane) / reference.states[lane] - 1)
+        assert np.all(error < 1e-11 * (1 + reference.condition[lane]))
+
+
+def test_first_lanes_of_a_large_batch_are_a_small_batch():
+    small, large = make_batch("jepa", 5, "float32"), make_batch("jepa", 9, "float32")
+    np.testing.assert_array_equal(large.first(5).ts, small.ts)
+
+
+def test_report(tmp_path, capsys):
+    results = tmp_path / "RESULTS.md"
+    results.write_text("# Measured results\n\n## Scalar modes\n\nold\n\n## Another\n\nkept\n")
+    options = ["--n", "24", "--checked", "4", "--repeats", "1", "--peers", "diffrax_log", "scipy"]
+    modes.main([*options, "--json", str(tmp_path / "out.json"), "--results", str(results)])
+    text = results.read_text()
+    assert "old" not in text and "kept" in text and text.count("## Scalar modes") == 1
+    assert "jepa_dyn exact, table" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert set(report["about"]) == {"date", "commit", "machine", "versions"}
+    rows = {row["method"]: row for row in report["rows"]}
+    assert set(rows) == {"exact_table", "exact_polish", "ensemble", "diffrax_log", "scipy"}
+    limits = {"exact_table": 1e-10, "exact_polish": 1e-12, "ensemble": 1e-5, "diffrax_log": 1e-4, "scipy": 1e-4}
+    for name, row in rows.items():
+        assert row["failed"] == 0 and row["lanes"] == 24 and row["checked_lanes"] == 4
+        assert row["max_well_conditioned"] < limits[name]
+        assert row["rate"] == pytest.approx(24 / row["host_s"])
+
+
+def test_memory_is_that_of_another_process():
+    found = modes.peak_memory(1000)
+    assert found["result_gb"] == 1000 * 64 * 8 / 1e9
+    assert 0.05 < found["peak_gb"] < 4
+
+
+def test_unknown_peer():
+    with pytest.raises(SystemExit, match="nothing: not installed or unknown"):
+        modes.main(["--peers", "nothing", "--n", "2"])
