@@ -125,6 +125,11 @@ def mode_name(flow: Callable) -> str | None:
         return None
 
 
+def clock(system: Callable) -> str:
+    """In what the times of a system's trajectories are counted: matrix flows, for one, run in gradient-flow time, not the modes'."""
+    return "mode clock" if mode_name(system) else "the system's own time"
+
+
 def make_coordinate(flow: Callable, name: str, depth: Any = None) -> Coordinate:
     """The coordinate called `name` of a mode flow; `depth` bounds the bits that 'layer' needs."""
     if name == "w":
@@ -203,4 +208,4 @@ def choose_coordinate(flow: Callable, name: str | None, w0: Any, args: Any) -> C
     return make_coordinate(flow, name, args.depth)
 
 
-__all__ = ["COORDINATES", "PLAIN", "Coordinate", "choose_coordinate", "make_coordinate", "mode_name"]
+__all__ = ["COORDINATES", "PLAIN", "Coordinate", "choose_coordinate", "clock", "make_coordinate", "mode_name"]

@@ -15,7 +15,7 @@ from jepa_dyn._checks import require, require_choice
 from jepa_dyn.solve._devices import Device, block_order, default_block_size, map_blocks, original_order
 from jepa_dyn.solve._tolerances import resolve_tolerances, state_dtype
 from jepa_dyn.solve.closed_form import ClosedForm
-from jepa_dyn.solve.coordinates import PLAIN, Coordinate, choose_coordinate, mode_name
+from jepa_dyn.solve.coordinates import PLAIN, Coordinate, choose_coordinate, clock, mode_name
 from jepa_dyn.solve.integrate import Flow, check_start, check_times, is_finite, resolve_solver, solve_lane
 from jepa_dyn.solve.lanes import BlockResult, lane_norm, solve_block
 from jepa_dyn.solve.result import Trajectories
@@ -302,6 +302,7 @@ def ensemble(
         y0=as_given[0],
         args=as_given[1],
         method=described,
+        time_unit=clock(system),
     )
 
 

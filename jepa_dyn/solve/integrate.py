@@ -14,7 +14,7 @@ from jepa_dyn._checks import is_traced, require, require_choice, require_finite,
 from jepa_dyn.parameters import ModeParameters
 from jepa_dyn.solve._controller import GuardedController
 from jepa_dyn.solve._tolerances import resolve_tolerances, state_dtype
-from jepa_dyn.solve.coordinates import Coordinate, choose_coordinate, mode_name
+from jepa_dyn.solve.coordinates import Coordinate, choose_coordinate, clock, mode_name
 from jepa_dyn.solve.events import EventFunction, explicit_advance, find_crossings
 from jepa_dyn.solve.result import Crossings, Trajectories
 from jepa_dyn.solve.settle import has_settled
@@ -166,6 +166,7 @@ def solve_lane(
         else f"diffrax {type(solver).__name__}",
         crossings=crossings,
         interpolation=state if dense else None,
+        time_unit=clock(flow),
     )
 
 

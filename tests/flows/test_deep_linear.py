@@ -99,6 +99,7 @@ def test_aligned_start_follows_the_exact_modes_in_their_clock(objective):
     y0, args = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *lanes)
     ts = np.linspace(0.0, 40.0, 9)
     result = ensemble(FLOWS[objective], y0, args, ts, rtol=1e-11, atol=1e-14, sort_key=None).raise_if_failed()
+    assert result.time_unit == "the system's own time"  # gradient-flow time, not the modes' clock
     held = lane_projections(result, basis)
     depth = np.arange(1.0, DEPTHS + 1)[:, None, None]
     clock = modes.mode_time(ts[None, :, None], depth)
