@@ -302,7 +302,7 @@ def ensemble(
         y0=as_given[0],
         args=as_given[1],
         method=described,
-        time_unit=clock(system),
+        time_unit=clock(system.state if isinstance(system, ClosedForm) else system),
     )
 
 
