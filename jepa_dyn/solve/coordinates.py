@@ -126,7 +126,7 @@ def mode_name(flow: Callable) -> str | None:
 
 
 def clock(system: Callable) -> str:
-    """In what the times of a system's trajectories are counted: matrix flows, for one, run in gradient-flow time, not the modes'."""
+    """In what the times of a trajectory are counted: matrix flows, for one, run in gradient-flow time, not in the modes' clock."""
     return "mode clock" if mode_name(system) else "the system's own time"
 
 
