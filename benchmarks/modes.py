@@ -16,10 +16,8 @@ Nothing passes or fails on time; ratios are to be read, not absolute figures.
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -217,31 +215,10 @@ def peak_memory(lanes: int) -> dict[str, Any]:
     return {"lanes": lanes, "result_gb": result / 1e9, "peak_gb": peak / 1e9, "seconds": perf_counter() - start}
 
 
-def section(title: str, body: str, about: dict[str, Any]) -> str:
-    """A section of RESULTS.md: what was measured, where, with which versions, at which commit."""
-    where = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in about["machine"].items())
-    with_what = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return (
-        f"## {title}\n\n{about['date']}, commit {about['commit']}. Machine: {where}. Versions: {with_what}.\n\n{body}\n"
-    )
-
-
-def write_section(path: Path, text: str) -> None:
-    """Puts a section in place of the one with the same title, or at the end."""
-    old = (
-        path.read_text()
-        if path.exists()
-        else "# Measured results\n\nEach section is written by the command it names.\n"
-    )
-    title = text.splitlines()[0]
-    pattern = re.compile(rf"^{re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-    new = pattern.sub(lambda _: text + "\n", old) if pattern.search(old) else f"{old.rstrip()}\n\n{text}"
-    path.write_text(new.rstrip() + "\n")
-
-
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
-    from benchmarks.machine import commit, describe, num_cores, versions
+    from benchmarks.machine import num_cores
+    from benchmarks.report import about_this_run, section, write_section
 
     devices = options.devices or num_cores()
     if "jax" not in sys.modules:  # XLA reads it once
@@ -249,12 +226,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
     import jax
 
-    about = {
-        "date": str(date.today()),
-        "commit": commit(),
-        "machine": describe(jax.local_devices()),
-        "versions": versions(),
-    }
+    about = about_this_run(jax.local_devices())
     if options.memory:
         title, command = "Memory of 1e7 exact trajectories", "python -m benchmarks.modes --memory"
         found = peak_memory(MEMORY_LANES)

@@ -1,0 +1,35 @@
+"""How a benchmark reports: a section of RESULTS.md, headed by when, where and with what it was measured."""
+
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import commit, describe, versions
+
+
+def about_this_run(devices: list) -> dict[str, Any]:
+    """When, at which commit, on which machine and with which versions a benchmark runs."""
+    return {"date": str(date.today()), "commit": commit(), "machine": describe(devices), "versions": versions()}
+
+
+def section(title: str, body: str, about: dict[str, Any]) -> str:
+    """A section of RESULTS.md: what was measured, where, with which versions, at which commit."""
+    where = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in about["machine"].items())
+    with_what = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"## {title}\n\n{about['date']}, commit {about['commit']}. Machine: {where}. Versions: {with_what}.\n\n{body}\n"
+    )
+
+
+def write_section(path: Path, text: str) -> None:
+    """Puts a section in place of the one with the same title, or at the end."""
+    old = (
+        path.read_text()
+        if path.exists()
+        else "# Measured results\n\nEach section is written by the command it names.\n"
+    )
+    title = text.splitlines()[0]
+    pattern = re.compile(rf"^{re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+    new = pattern.sub(lambda _: text + "\n", old) if pattern.search(old) else f"{old.rstrip()}\n\n{text}"
+    path.write_text(new.rstrip() + "\n")
