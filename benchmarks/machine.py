@@ -8,7 +8,9 @@ import resource
 import subprocess
 from pathlib import Path
 
-PACKAGES = "jepa_dyn jax jaxlib diffrax equinox optax numpy scipy mpmath torch torchdiffeq torchode numba gradsolve warp-lang".split()
+PACKAGES = (
+    "jepa_dyn jax jaxlib diffrax equinox optax numpy scipy mpmath torch torchdiffeq torchode numba gradsolve warp-lang"
+).split()
 
 
 def num_cores() -> int:

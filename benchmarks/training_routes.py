@@ -118,7 +118,9 @@ def _plain_torch(problem: Problem, steps: int, stream: int) -> DeepLinearState:
     import torch
 
     generator = torch.Generator().manual_seed(stream)
-    layers = [torch.tensor(np.asarray(w)).requires_grad_() for w in np.moveaxis(np.asarray(problem.starts.layers), 1, 0)]
+    layers = [
+        torch.tensor(np.asarray(w)).requires_grad_() for w in np.moveaxis(np.asarray(problem.starts.layers), 1, 0)
+    ]
     decoder = torch.tensor(np.asarray(problem.starts.decoder)).requires_grad_()
     x_g, y_g, y_h = (torch.tensor(np.asarray(block)).T for block in jax.tree.leaves(joint_factor(problem.args.moments)))
     optimiser = torch.optim.SGD([*layers, decoder], lr=LEARNING_RATE)

@@ -1,11 +1,11 @@
-"""The benchmark of the modes at a tiny size: its reference against a second witness, its rows, its report."""
+"""The benchmarks at a tiny size: the reference of the modes against a second witness, rows, reports."""
 
 import json
 
 import numpy as np
 import pytest
 
-from benchmarks import modes
+from benchmarks import deep_linear, modes
 from benchmarks.problem import make_batch
 from benchmarks.reference import exact_states, integrated_states
 
@@ -53,3 +53,24 @@ def test_memory_is_that_of_another_process():
 def test_unknown_peer():
     with pytest.raises(SystemExit, match="nothing: not installed or unknown"):
         modes.main(["--peers", "nothing", "--n", "2"])
+
+
+def test_routes_of_deep_linear_training_agree(tmp_path):
+    results = tmp_path / "RESULTS.md"
+    options = ["--quick", "--repeats", "1", "--json", str(tmp_path / "out.json"), "--results", str(results)]
+    deep_linear.main(options)
+    report = json.loads((tmp_path / "out.json").read_text())
+    rows = {row["route"]: row for row in report["rows"]}
+    assert {"plain_jax", "population", "covariances", "wishart"} <= set(rows)
+    assert all(row["agrees"] for row in rows.values())
+    assert rows["wishart"]["gap"] > 0.01  # its own samples: a gap that the scatter explains, not none
+    assert all(row["loss"] < 0.3 * report["loss_at_start"] for row in rows.values())
+    assert results.read_text().count("## Deep linear training\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("draws", "found", "agrees"),
+    [("same", 1e-6, True), ("same", 1e-3, False), ("own", 0.1, True), ("own", 0.13, False), ("none", 0.1, False)],
+)
+def test_gap_that_the_samples_explain(draws, found, agrees):
+    assert deep_linear._agrees(draws, found, scatter=0.1) is agrees
