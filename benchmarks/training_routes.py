@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.machine import num_cores
 from jepa_dyn import flows
 from jepa_dyn.flows import DeepLinearArguments, DeepLinearState, gaussian_initialisation, layer_mask
 from jepa_dyn.flows.deep_linear import deep_linear_arguments
@@ -114,9 +115,10 @@ def _plain_jax(problem: Problem, steps: int, stream: int) -> DeepLinearState:
     return jax.tree.map(np.asarray, final)
 
 
-def _plain_torch(problem: Problem, steps: int, stream: int) -> DeepLinearState:
+def _plain_torch(threads: int, problem: Problem, steps: int, stream: int) -> DeepLinearState:
     import torch
 
+    torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(stream)
     layers = [
         torch.tensor(np.asarray(w)).requires_grad_() for w in np.moveaxis(np.asarray(problem.starts.layers), 1, 0)
@@ -148,9 +150,15 @@ def routes() -> list[Route]:
         Route("covariances", "train, GaussianBatches", partial(_library, GaussianBatches), "same"),
         Route("wishart", "train, WishartBatches", partial(_library, WishartBatches), "own"),
     ]
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        note = f"{torch.get_num_threads()} threads, eager, a batched product over seeds"
-        found.insert(1, Route("plain_torch", "plain PyTorch, autodiff on pairs", _plain_torch, "own", note))
+    if importlib.util.find_spec("torch"):  # threads that wait for each other suffer most from other work on the machine
+        for threads in sorted({1, num_cores()}):
+            found.append(
+                Route(
+                    f"plain_torch_{threads}",
+                    f"plain PyTorch, autodiff on pairs, {threads} thread{'s' if threads > 1 else ''}",
+                    partial(_plain_torch, threads),
+                    "own",
+                    "eager, a batched product over seeds",
+                )
+            )
     return found
