@@ -9,7 +9,9 @@ Every method solves the same batch (`problem.py`) in one process, one after the 
 `host` is what a user waits for, numpy in and numpy out; `kernel` the compiled computation alone; `first` the first call in
 a process that has compiled nothing, less a later one. `error` is the largest relative error in w against mpmath
 (`reference.py`), over saved times where w is well-conditioned (dlog w / dlog t <= 100); `failed` counts lanes with a value
-that is not finite. In float64 all integrators run at tolerances that leave an error of about 1e-7.
+that is not finite. In float64 all integrators run at tolerances that leave an error of about 1e-7; ratios to diffrax depend
+on that choice, so that diffrax is measured at looser ones too, and targets are judged at both. A method that gives up on the
+whole batch has a line below the table instead of a row.
 Nothing passes or fails on time; ratios are to be read, not absolute figures.
 """
 
@@ -40,6 +42,13 @@ TARGETS = [
     ("exact_table", "diffrax_log", 75),
     ("ensemble", "diffrax_w", 10),
     ("ensemble", "diffrax_log", 10),
+    # the same at tolerances that leave diffrax a larger error, and on both cores
+    ("exact_table", "diffrax_w_loose", 100),
+    ("exact_table", "diffrax_log_loose", 75),
+    ("exact_table", "diffrax_log_sharded", 75),
+    ("ensemble", "diffrax_w_loose", 10),
+    ("ensemble", "diffrax_log_loose", 10),
+    ("ensemble", "diffrax_log_sharded", 10),
 ]
 
 
@@ -114,9 +123,8 @@ def measure(
             try:
                 states = prepared[method.name].solve()
             except Exception as error:  # a peer that gives up on the whole batch is reported and left out
-                refused.append(
-                    f"{method.describe} gave up on {method.lanes(batch):,} lanes: {str(error).splitlines()[0]}"
-                )
+                said = (str(error) or type(error).__name__).splitlines()[0]
+                refused.append(f"{method.describe} gave up on {method.lanes(batch):,} lanes: {said}")
                 continue
             first = perf_counter() - start
             rows.append({
@@ -180,11 +188,12 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for method, peer, times in TARGETS:
         if method in own and peer in own:
-            ratio = own[method][f"times_{peer}"]
+            ratio = own[method]["rate"] / own[peer]["rate"]
             no_worse = own[method]["max_well_conditioned"] <= own[peer]["max_well_conditioned"]
             lines.append(f"- {own[method]['describe']} >= {times} x {own[peer]['describe']} at no worse error: "
                          f"{ratio:.3g} x, error {'no worse' if no_worse else 'WORSE'}: "
-                         f"{'reached' if ratio >= times and no_worse else 'MISSED'}")  # fmt: skip
+                         f"{'reached' if ratio >= times and no_worse else 'MISSED'}"
+                         + f" ({own[peer]['failed']} of its lanes failed)" * bool(own[peer]["failed"]))  # fmt: skip
     for method in ("exact_table", "exact_polish", "ensemble"):
         if method in own:
             seconds = own[method]["compile_s"]
@@ -215,8 +224,20 @@ def peak_memory(lanes: int) -> dict[str, Any]:
     return {"lanes": lanes, "result_gb": result / 1e9, "peak_gb": peak / 1e9, "seconds": perf_counter() - start}
 
 
+def command_line(argv: list[str]) -> str:
+    """The command that was given, without where its figures were written to."""
+    written = ("--json", "--results")
+    kept = [
+        word
+        for before, word in zip(["", *argv], argv, strict=False)
+        if before not in written and not word.startswith(written)
+    ]
+    return " ".join(["python -m benchmarks.modes", *kept])
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
+    command = command_line(sys.argv[1:] if argv is None else argv)
     from benchmarks.machine import num_cores
     from benchmarks.report import about_this_run, section, write_section
 
@@ -228,13 +249,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     about = about_this_run(jax.local_devices())
     if options.memory:
-        title, command = "Memory of 1e7 exact trajectories", "python -m benchmarks.modes --memory"
+        title = "Memory of 1e7 exact trajectories"
         found = peak_memory(MEMORY_LANES)
-        body = (f"`{command}`: {found['lanes']:,} lanes x 64 saves in float64, a result of {found['result_gb']:.2f} GB: peak "
+        body = (f"`{command}`: {found['lanes']:,} lanes x 64 saves at shared times in float64, "
+                f"a result of {found['result_gb']:.2f} GB: peak "
                 f"{found['peak_gb']:.2f} GB (target < 6 GB), {found['seconds']:.0f} s with start-up.")  # fmt: skip
         report: dict[str, Any] = {"about": about, "memory": found}
     else:
-        title, command = "Scalar modes", "python -m benchmarks.modes"
+        title = "Scalar modes"
         rows, parts = [], []
         for objective, dtype, lanes in batches(options):
             print(f"{objective}, {dtype}, {lanes:,} lanes", file=sys.stderr, flush=True)

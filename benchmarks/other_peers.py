@@ -80,8 +80,14 @@ def _torchode(batch: Batch) -> Prepared:
         controller = torchode.IntegralController(atol=ATOL[str(batch.dtype)], rtol=0.0, term=term)
         solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), controller)
         with torch.no_grad():
-            u = solver.solve(torchode.InitialValueProblem(y0=u0[:, None], t_eval=ts)).ys[..., 0]
-        return np.exp(u.numpy())
+            solution = solver.solve(torchode.InitialValueProblem(y0=u0[:, None], t_eval=ts))
+        # one failed lane stops all lanes, and what was not reached is memory that nobody has written
+        failed = int((solution.status != 0).sum())
+        if failed:
+            raise RuntimeError(
+                f"{failed} lanes failed with status {int(solution.status.max())}, which stops all of them"
+            )
+        return np.exp(solution.ys[..., 0].numpy())
 
     return Prepared(solve)
 

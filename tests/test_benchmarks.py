@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import deep_linear, modes
+from benchmarks.method import Method, Prepared
 from benchmarks.problem import make_batch
 from benchmarks.reference import exact_states, integrated_states
 
@@ -32,6 +33,7 @@ def test_report(tmp_path, capsys):
     modes.main([*options, "--json", str(tmp_path / "out.json"), "--results", str(results)])
     text = results.read_text()
     assert "old" not in text and "kept" in text and text.count("## Scalar modes") == 1
+    assert "`python -m benchmarks.modes --n 24 --checked 4 --repeats 1 --peers diffrax_log scipy`" in text
     assert "jepa_dyn exact, table" in capsys.readouterr().out
     report = json.loads((tmp_path / "out.json").read_text())
     assert set(report["about"]) == {"date", "commit", "machine", "versions"}
@@ -42,6 +44,40 @@ def test_report(tmp_path, capsys):
         assert row["failed"] == 0 and row["lanes"] == 24 and row["checked_lanes"] == 4
         assert row["max_well_conditioned"] < limits[name]
         assert row["rate"] == pytest.approx(24 / row["host_s"])
+
+
+def test_method_that_gives_up_has_a_line_and_no_row(monkeypatch):
+    def give_up():
+        raise RuntimeError
+
+    monkeypatch.setattr(
+        modes, "choose_methods", lambda options: [Method("bad", "bad peer", lambda batch: Prepared(give_up))]
+    )
+    rows, refused = modes.measure("jepa", "float64", 3, modes.parse(["--checked", "2", "--repeats", "1"]))
+    assert rows == [] and refused == ["bad peer gave up on 3 lanes: RuntimeError"]
+
+
+def test_command_names_no_file():
+    given = ["--n", "5", "--json", "/a/b.json", "--quick", "--results=c.md"]
+    assert modes.command_line(given) == "python -m benchmarks.modes --n 5 --quick"
+
+
+def test_targets_are_judged_at_every_tolerance():
+    def row(method, rate, error, failed=0):
+        return {"objective": "jepa", "dtype": "float64", "batch": 100_000, "method": method, "describe": method, "rate": rate,
+                "max_well_conditioned": error, "failed": failed, "compile_s": 0.5}  # fmt: skip
+
+    exact, tight, loose = (
+        row("exact_table", 1e6, 1e-11),
+        row("diffrax_w", 9e3, 1e-7, 2),
+        row("diffrax_w_loose", 2e4, 1e-5),
+    )
+    lines = modes.verdicts([exact, tight, loose])
+    assert len(lines) == 3
+    assert "111 x" in lines[0] and lines[0].endswith("reached (2 of its lanes failed)")
+    assert "50 x" in lines[1] and lines[1].endswith("MISSED")
+    worse = modes.verdicts([row("exact_table", 1e6, 1e-6), tight])[0]
+    assert "WORSE: MISSED" in worse
 
 
 def test_memory_is_that_of_another_process():

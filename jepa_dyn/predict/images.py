@@ -31,7 +31,8 @@ def view_kind(name: str, patch_size: int = DEFAULT_PATCH) -> ViewKind:
     """
     require_choice("view", name, tuple(VIEW_KINDS))
     if name == "mask":
-        return VIEW_KINDS["mask"](patch_size=patch_size, block_size=max(1, patch_size // 2))  # pyright: ignore[reportCallIssue]
+        # target "crop": a hidden block and what surrounds it are complements and share little but their mean
+        return VIEW_KINDS["mask"](patch_size=patch_size, block_size=max(1, patch_size // 2), target="crop")  # pyright: ignore[reportCallIssue]
     return VIEW_KINDS[name](patch_size=patch_size)
 
 

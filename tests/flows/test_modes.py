@@ -104,7 +104,8 @@ def test_layer_is_the_chain_rule(name, v, lam, variance, depth, decay):
     _, expected = jax.jvp(lambda w: w ** (1 / depth), (w,), (FLOWS[name](0.0, w, args),))
     terms = lam * w ** (3 - ORDER[name](args)), variance * w**3, decay * w
     scale = float(sum(abs(term) for term in terms) * v / w)
-    close(LAYER[name](0.0, v, ready), expected, rtol=1e-9, atol=1e-11 * scale)
+    # 1e-250: with lam below about 1e-180 the terms in w underflow where those in v do not
+    close(LAYER[name](0.0, v, ready), expected, rtol=1e-9, atol=1e-11 * scale + 1e-250)
 
 
 def test_layer_psi_form_of_eq_71():
