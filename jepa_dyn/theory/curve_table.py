@@ -8,7 +8,7 @@ x(u) = log y. It is tabulated as quintic polynomials on bins of the floating-poi
 the exponent and the leading mantissa bits of q are the bin's number, so that looking a bin up costs a shift, and the power law of
 the approach, over tens of decades of u, is resolved evenly. A second table gives log q of the start from z0 = logit y0.
 
-Errors (tests/theory/test_curve_table.py): 2e-11 in log w, 1e-12 in the phase. Only n >= 0 and starts below the half height;
+Errors (tests/theory/test_normal_form.py): 2e-11 in log w, 1e-12 in the phase. Only n >= 0 and starts below the half height;
 everything else goes through `modes.state`. The tables are built once per n, in float64 whatever the user's number type.
 """
 
