@@ -22,6 +22,7 @@ from benchmarks.machine import num_cores
 from jepa_dyn import flows
 from jepa_dyn.flows import DeepLinearArguments, DeepLinearState, gaussian_initialisation, layer_mask
 from jepa_dyn.flows.deep_linear import deep_linear_arguments
+from jepa_dyn.flows.initialisations import haar_orthogonal
 from jepa_dyn.moments import GaussianBatches, WishartBatches, draw_pairs, joint_factor, moments_from_spectrum
 from jepa_dyn.moments.gaussian_batches import JointFactor
 from jepa_dyn.solve import train
@@ -42,9 +43,10 @@ class Problem(NamedTuple):
 
 
 def make_problem(inputs: int, depth: int, seeds: int, batch_size: int) -> Problem:
-    """Square Gaussian nets at gain 1; features with lambda_i from 1 to 0.1 and rho_i from 0.5 to 0.9, in coordinate axes."""
+    """Square Gaussian nets at gain 1; features with lambda_i from 1 to 0.1 and rho_i from 0.5 to 0.9, in a random basis."""
     i = np.arange(inputs) / max(inputs - 1, 1)
-    moments = moments_from_spectrum((10.0**-i).astype(np.float32), (0.5 + 0.4 * i).astype(np.float32))
+    basis = haar_orthogonal(jax.random.key(2), inputs, np.dtype(np.float32))
+    moments = moments_from_spectrum((10.0**-i).astype(np.float32), (0.5 + 0.4 * i).astype(np.float32), basis=basis)
     mask = layer_mask(depth)
     starts = jax.jit(jax.vmap(lambda key: gaussian_initialisation(key, mask, inputs, dtype=np.dtype(np.float32))))
     args = deep_linear_arguments(moments, mask)
