@@ -21,6 +21,7 @@ from jepa_dyn._checks import (
 )
 
 OBJECTIVES = ("jepa", "mae")
+OBJECTIVE_NAMES = {"jepa": "JEPA", "mae": "MAE"}
 if TYPE_CHECKING:
     Objective = Literal["jepa", "mae"]
     Leaf = Any

@@ -13,6 +13,8 @@ import jax
 if TYPE_CHECKING:
     import xarray
 
+PAPERS = {"littwin2024": "Littwin et al. 2024"}
+
 
 @dataclass(frozen=True)
 class Check:

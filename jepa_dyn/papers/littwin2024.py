@@ -11,18 +11,15 @@ import numpy as np
 
 from jepa_dyn._checks import require, require_fraction, require_positive
 from jepa_dyn.papers import littwin2024_checks as claims
-from jepa_dyn.papers._figure import Item, in_float64, with_checks
+from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
 from jepa_dyn.papers._modes import simulate, transition
 from jepa_dyn.papers.littwin2024_plots import plot_fig2, plot_fig4
-from jepa_dyn.parameters import mode_parameters
+from jepa_dyn.parameters import OBJECTIVES, mode_parameters
 from jepa_dyn.solve.exact import exact
 from jepa_dyn.theory import modes as theory
 
 if TYPE_CHECKING:
     import xarray
-
-OBJECTIVES = ("jepa", "mae")
-PAPER = "Littwin et al. 2024"
 
 
 def _resolution(full: bool) -> tuple[int, int]:
@@ -113,7 +110,9 @@ def fig2(*, eps: float = 1e-3, depth: float = 5.0, full: bool = False) -> "xarra
         "rho": (("panel", "curve"), rho, {"long_name": "regression coefficient ρ"}),
     }
     dataset = _dataset(found, "panel", coords)
-    return with_checks(dataset, claims.fig2_checks(dataset), paper=PAPER, figure="2", eps=eps, depth=depth)
+    return with_checks(
+        dataset, claims.fig2_checks(dataset), paper=PAPERS["littwin2024"], figure="2", eps=eps, depth=depth
+    )
 
 
 @in_float64
@@ -144,7 +143,7 @@ def fig4(*, eps: float = 1e-3, full: bool = False) -> "xarray.Dataset":
         "lam": ((), 1.0, {"long_name": "covariance λ"}),
     }
     dataset = _dataset(found, "depth", coords)
-    return with_checks(dataset, claims.fig4_checks(dataset), paper=PAPER, figure="4", eps=eps)
+    return with_checks(dataset, claims.fig4_checks(dataset), paper=PAPERS["littwin2024"], figure="4", eps=eps)
 
 
 ITEMS = (

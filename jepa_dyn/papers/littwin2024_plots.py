@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from jepa_dyn.parameters import OBJECTIVE_NAMES
+
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
-
-NAMES = {"jepa": "JEPA", "mae": "MAE"}
 
 
 def plot_fig2(dataset: "xarray.Dataset") -> Any:
@@ -23,7 +23,9 @@ def plot_fig2(dataset: "xarray.Dataset") -> Any:
         for row, objective in enumerate(dataset.objective.values):
             one = dataset.sel(objective=objective, panel=panel)
             _draw(one, colour, axes[row, column], bar)
-            axes[row, column].set_title(f"({'abcdef'[3 * row + column]}) {NAMES[objective]}", fontsize=10, loc="left")
+            axes[row, column].set_title(
+                f"({'abcdef'[3 * row + column]}) {OBJECTIVE_NAMES[objective]}", fontsize=10, loc="left"
+            )
     _legend(figure, f"Learning curves at depth L = {dataset.attrs['depth']:g}, started at {dataset.attrs['eps']:g}")
     return figure
 
@@ -36,7 +38,7 @@ def plot_fig4(dataset: "xarray.Dataset") -> Any:
             last = column == dataset.sizes["depth"] - 1
             one = dataset.sel(objective=objective, depth=depth)
             _draw(one, "rho", axes[row, column], "ρ  at λ = 1" if last else None)
-            axes[row, column].set_title(f"{NAMES[objective]}, L = {depth:g}", fontsize=10, loc="left")
+            axes[row, column].set_title(f"{OBJECTIVE_NAMES[objective]}, L = {depth:g}", fontsize=10, loc="left")
     _legend(figure, f"Learning curves of features with equal λ, started at {dataset.attrs['eps']:g}")
     return figure
 

@@ -14,14 +14,13 @@ import numpy as np
 
 from jepa_dyn._checks import require_not_empty, require_positive
 from jepa_dyn.moments import FeatureSpectrum
-from jepa_dyn.parameters import ModeParameters
+from jepa_dyn.parameters import OBJECTIVES, ModeParameters
 from jepa_dyn.solve.exact import exact
 from jepa_dyn.theory import modes as theory
 
 if TYPE_CHECKING:
     import xarray
 
-OBJECTIVES = ("jepa", "mae")
 DEFAULT_DEPTHS = (1.0, 2.0, 3.0, 5.0)
 DEFAULT_EPS = 1e-3
 

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jepa_dyn.parameters import OBJECTIVE_NAMES
 from jepa_dyn.predict.core import LEARNED
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
-
-NAMES = {"jepa": "JEPA", "mae": "MAE"}
 
 
 def plot_prediction(dataset: "xarray.Dataset", *, num_features: int = 10, depth: float | int | None = None) -> Any:
@@ -41,11 +40,11 @@ def plot_prediction(dataset: "xarray.Dataset", *, num_features: int = 10, depth:
     top, bottom = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=[1.0, 2.25])))
     _image_rows(top, shown, depth)
     axes = bottom.subplots(2, 3, width_ratios=[1.0, 1.35, 1.15])
-    for row, objective in enumerate(NAMES):
+    for row, objective in enumerate(OBJECTIVE_NAMES):
         _curves(shown, objective, depth, axes[row, 1])
         times = shown.critical_time.where(shown.outcome == LEARNED).sel(objective=objective)
         learning_order(times, colour="rho", ax=axes[row, 2])
-        axes[row, 2].set_title(f"{NAMES[objective]}: order of learning over depth", fontsize=10, loc="left")
+        axes[row, 2].set_title(f"{OBJECTIVE_NAMES[objective]}: order of learning over depth", fontsize=10, loc="left")
     _scatter(dataset, shown, axes[0, 0])
     _strengths(shown, depth, axes[1, 0])
     figure.suptitle(_title(dataset), fontsize=12)
@@ -61,8 +60,8 @@ def _image_rows(place: Any, shown: "xarray.Dataset", depth: float) -> None:
     """One row of images per objective, first learned on the left; where both agree on a place the frame is grey."""
     shape = json.loads(shown.attrs.get("view_shape", "null"))
     axes = place.subplots(2, shown.sizes["feature"], squeeze=False)
-    orders = {o: _learned_order(shown.sel(objective=o, depth=depth)) for o in NAMES}
-    for row, objective in enumerate(NAMES):
+    orders = {o: _learned_order(shown.sel(objective=o, depth=depth)) for o in OBJECTIVE_NAMES}
+    for row, objective in enumerate(OBJECTIVE_NAMES):
         for column, ax in enumerate(axes[row]):
             ax.set_xticks([])
             ax.set_yticks([])
@@ -75,7 +74,9 @@ def _image_rows(place: Any, shown: "xarray.Dataset", depth: float) -> None:
             differs = column >= len(others) or others[column] != position
             ax.spines[:].set(color="#D55E00" if differs else "0.75", linewidth=2.2 if differs else 1.0)
             ax.set_title(f"{int(shown.feature[position])}", fontsize=9, pad=2, color="#D55E00" if differs else "k")
-        axes[row, 0].set_ylabel(f"{NAMES[objective]}", fontsize=11, rotation=0, ha="right", va="center", labelpad=8)
+        axes[row, 0].set_ylabel(
+            f"{OBJECTIVE_NAMES[objective]}", fontsize=11, rotation=0, ha="right", va="center", labelpad=8
+        )
     place.suptitle(
         f"Features in the order learned at depth L = {depth:g}: first on the left; framed where the objectives differ",
         fontsize=10,
@@ -123,7 +124,7 @@ def _curves(shown: "xarray.Dataset", objective: str, depth: float, ax: "Axes") -
 
     one = shown.sel(objective=objective, depth=depth)
     learning_curves(one.w, colour="rho", x="time", log_x=True, ax=ax)
-    ax.set_title(f"{NAMES[objective]}: learning curves at L = {depth:g}", fontsize=10, loc="left")
+    ax.set_title(f"{OBJECTIVE_NAMES[objective]}: learning curves at L = {depth:g}", fontsize=10, loc="left")
     ax.set_xlabel("time (mode clock)")
     ax.set_ylim(bottom=0)
 
@@ -134,7 +135,7 @@ def _strengths(shown: "xarray.Dataset", depth: float, ax: "Axes") -> None:
     places = np.arange(shown.sizes["feature"])
     for objective, shift in (("jepa", -0.2), ("mae", 0.2)):
         one = shown.strength.sel(objective=objective, depth=depth)
-        ax.bar(places + shift, one, 0.4, color=OBJECTIVE_COLOURS[objective], label=NAMES[objective])
+        ax.bar(places + shift, one, 0.4, color=OBJECTIVE_COLOURS[objective], label=OBJECTIVE_NAMES[objective])
     ax.set_xticks(places, [f"{number}" for number in shown.feature.values])
     ax.set_xlabel("feature, by falling λ")
     ax.set_ylabel("final strength w(∞)")

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from jepa_dyn.papers.table import text_table
+from jepa_dyn.parameters import OBJECTIVE_NAMES
 from jepa_dyn.predict.core import LEARNED, OUTCOMES, STARTS_ABOVE, swapped_pairs
 
 if TYPE_CHECKING:
     import xarray
 
-NAMES = {"jepa": "JEPA", "mae": "MAE"}
 MAX_LISTED_PAIRS = 4
 # what the order of two features is worth: leakage of a feature into others above this makes its scalar mode a rough picture
 GOOD_DEFECT, FAIR_DEFECT = 0.1, 0.3
@@ -57,7 +57,7 @@ def _depth_table(dataset: "xarray.Dataset", depth: float, shown: int) -> str:
     visible = [(i, j) for i, j in swaps if i <= shown and j <= shown]
     moved = {i for pair in visible for i in pair}
     headers = ["feature", "λ", "ρ", "leak"]
-    for objective in NAMES.values():
+    for objective in OBJECTIVE_NAMES.values():
         headers += [f"{objective} order", "t*", "t*/L", "strength"]
     rows = []
     for k in range(shown):
@@ -68,7 +68,7 @@ def _depth_table(dataset: "xarray.Dataset", depth: float, shown: int) -> str:
             f"{round(float(one.rho[k]), 3) + 0.0:.3f}",
             f"{_leak(one, k):.2f}",
         ]
-        for objective in NAMES:
+        for objective in OBJECTIVE_NAMES:
             row += _cells(one.sel(objective=objective).isel(feature=k))
         rows.append(row)
     title = f"Depth L = {depth:g}"
