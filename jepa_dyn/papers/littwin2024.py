@@ -1,5 +1,7 @@
 """Littwin et al. 2024, "How JEPA avoids noisy features: the implicit bias of deep linear self-distillation networks".
 
+Trained nets (Figures 1, 5), data models (Figure 3, random masking) and the phase diagram have modules of their own.
+
 Figures 2 and 4: the scalar mode equations (7), (8) integrated for several features, beside their closed forms. The clock is
 that of (7), (8): L times the gradient-flow time. The paper prints neither eps nor the values of lam and rho; ours are chosen
 where its claims can be seen, which needs eps^(1/L)/rho between about 0.2 and 0.8 (see `littwin2024_checks`).
@@ -13,7 +15,11 @@ from jepa_dyn._checks import require, require_fraction, require_positive
 from jepa_dyn.papers import littwin2024_checks as claims
 from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
 from jepa_dyn.papers._modes import simulate, transition
+from jepa_dyn.papers.littwin2024_data import fig3, random_masking
+from jepa_dyn.papers.littwin2024_data_plots import plot_fig3, plot_random_masking
+from jepa_dyn.papers.littwin2024_phases import phase_diagram, plot_phase_diagram
 from jepa_dyn.papers.littwin2024_plots import plot_fig2, plot_fig4
+from jepa_dyn.papers.littwin2024_training import fig1, fig5, plot_training
 from jepa_dyn.parameters import OBJECTIVES, mode_parameters
 from jepa_dyn.solve.exact import exact
 from jepa_dyn.theory import modes as theory
@@ -147,6 +153,26 @@ def fig4(*, eps: float = 1e-3, full: bool = False) -> "xarray.Dataset":
 
 
 ITEMS = (
+    Item(
+        "fig1",
+        "trained deep linear nets: JEPA reverses the learning order where rho opposes lambda",
+        fig1,
+        plot_training,
+    ),
     Item("fig2", "JEPA and MAE learning curves: greedy in lambda, in rho, and the inverted order", fig2, plot_fig2),
+    Item("fig3", "temporal model: features of noisy flickering images, closed form and samples", fig3, plot_fig3),
     Item("fig4", "JEPA and MAE learning curves over depth: rho spreads JEPA's features in time", fig4, plot_fig4),
+    Item("fig5", "trained deep linear nets for four laws of lambda and rho", fig5, plot_training),
+    Item(
+        "random_masking",
+        "theorem C.1: right for orthonormal rows, wrong for Gaussian ones",
+        random_masking,
+        plot_random_masking,
+    ),
+    Item(
+        "phase_diagram",
+        "how far the modes hold without commuting moments or aligned start",
+        phase_diagram,
+        plot_phase_diagram,
+    ),
 )

@@ -23,6 +23,7 @@ from jepa_dyn.moments import (
 from jepa_dyn.moments.random_masking import RandomMaskingModel, data_covariance
 from jepa_dyn.papers import littwin2024_data_checks as claims
 from jepa_dyn.papers._figure import PAPERS, in_float64, with_checks
+from jepa_dyn.sweep.progress import progress_bar
 
 if TYPE_CHECKING:
     import xarray
@@ -84,20 +85,20 @@ def fig3(
     samples = np.unique(np.r_[10**decades, 3 * 10 ** decades[:-1], 5 * 10 ** decades[-1]])
     lam, rho, overlap = (np.empty((NUM_RUNS, samples.size, 2)) for _ in range(3))
     defect = np.empty((NUM_RUNS, samples.size))
-    shown = None
-    for run in range(NUM_RUNS):
+    shown: list[Any] = []
+    for run in progress_bar(range(NUM_RUNS), NUM_RUNS, unit="runs"):
         frames = np.asarray(sample_temporal_frames(model, jax.random.key(key * NUM_RUNS + run), int(samples[-1]) + 1))
-        for i, count in enumerate(samples):
-            moments = moments_from_pairs(frames[:count], frames[1 : count + 1], center=False)
-            found = feature_spectrum(moments, basis="input")
+        moments = [moments_from_pairs(frames[:count], frames[1 : count + 1], center=False) for count in samples]
+        for i, one in enumerate(moments):
+            found = feature_spectrum(one, basis="input")
             shares = np.abs(np.asarray(found.basis).T @ images.T)  # (feature, image)
             owner = shares.argmax(axis=0)
             lam[run, i], rho[run, i] = np.asarray(found.lam)[owner], np.asarray(found.rho)[owner]
             overlap[run, i] = shares.max(axis=0)
             defect[run, i] = float(found.defect.mean_square_off_diagonal)
-            shown = shown if run else (frames[:300] @ images.T, moments)
-    assert shown is not None
-    flicker, moments = shown
+        if run == 0:
+            shown = [moments[-1], frames[:300] @ images.T]
+    first, flicker = shown
     exact, truth = temporal_spectrum(model), temporal_moments(model)
     place = np.abs(np.asarray(exact.basis).T @ images.T).argmax(axis=0)
     per_image, per_run = ("run", "samples", "image"), ("run", "samples")
@@ -114,8 +115,8 @@ def fig3(
         ),
         "flicker": (("frame", "image"), flicker, {"long_name": "projection of a frame on its image"}),
         "images": (("image", "row", "column"), images.reshape(2, SIDE, SIDE)),
-        "xx": (("pixel", "pixel_other"), np.asarray(moments.xx), {"long_name": "empirical covariance"}),
-        "yx": (("pixel", "pixel_other"), np.asarray(moments.yx), {"long_name": "empirical correlation"}),
+        "xx": (("pixel", "pixel_other"), np.asarray(first.xx), {"long_name": "empirical covariance"}),
+        "yx": (("pixel", "pixel_other"), np.asarray(first.yx), {"long_name": "empirical correlation"}),
         "xx_theory": (("pixel", "pixel_other"), np.asarray(truth.xx)),
     }
     coords = {
@@ -167,8 +168,8 @@ def random_masking(
     names = ("error_lam", "error_variance", "shift_lam", "commutator", "trace", "num_negative", "error_131")
     found = {name: np.empty(shape) for name in names}
     example: dict[str, list[np.ndarray]] = {"lam_row": [], "lam_printed": [], "second_moment": []}
-    for index in np.ndindex(shape):
-        kind, gamma, d = list(ROWS)[index[0]], gammas[index[1]], int(sizes[index[2]])
+    for index in progress_bar(np.ndindex(shape), int(np.prod(shape)), unit="models"):
+        kind, gamma, d = list(ROWS)[index[0]], float(gammas[index[1]]), int(sizes[index[2]])
         model_key = jax.random.fold_in(jax.random.key(key), int(np.ravel_multi_index(index[1:], shape[1:])))
         model = masking_example(kind, d, gamma, visible_fraction, noise, model_key)
         values = _describe(model)

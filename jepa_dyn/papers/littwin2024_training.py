@@ -30,6 +30,7 @@ from jepa_dyn.parameters import OBJECTIVE_NAMES, OBJECTIVES
 from jepa_dyn.plots._style import tidy
 from jepa_dyn.solve import train
 from jepa_dyn.status import Status
+from jepa_dyn.sweep.progress import progress_bar
 
 if TYPE_CHECKING:
     import xarray
@@ -63,7 +64,7 @@ def _train_panels(
     # the first features are learned within hundreds of iterations, the last after thousands
     steps = np.unique(np.round(np.geomspace(1, iterations + 1, NUM_SAVES)).astype(int) - 1)
     collected: dict[str, list[np.ndarray]] = {"projection": [], "status": [], "failed_at": []}
-    for objective in OBJECTIVES:
+    for objective in progress_bar(OBJECTIVES, len(OBJECTIVES), unit="objectives"):
         runs = train(
             FLOWS[objective],
             y0,
@@ -231,7 +232,10 @@ def _ordered_by(dataset: "xarray.Dataset", claim: str, source: str, panel: str, 
         claim,
         source,
         f"Kendall's tau of ||W e_i|| halfway beyond {ORDERED:g}",
-        ", ".join(f"{OBJECTIVE_NAMES[o]} {found[o]:+.2f} with {symbols[parameter]}" for o, parameter in wanted.items()),
+        "tau "
+        + ", ".join(
+            f"{OBJECTIVE_NAMES[o]} {found[o]:+.2f} with {symbols[parameter]}" for o, parameter in wanted.items()
+        ),
         True,
         min(found.values()) > ORDERED,
     )

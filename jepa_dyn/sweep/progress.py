@@ -1,20 +1,29 @@
 """A progress bar on the host, one tick per block: free, and it never enters a compiled program."""
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def progress_bar(bounds: Iterable[tuple[int, int]], total: int, show: bool) -> Iterator[tuple[int, int]]:
-    """Yields the blocks' bounds while a bar counts points; silent without tqdm and where half a second is enough."""
+def _one(item: object) -> int:
+    return 1
+
+
+def progress_bar(
+    items: Iterable[T], total: int, *, show: bool = True, weight: Callable[[T], int] = _one, unit: str = "steps"
+) -> Iterator[T]:
+    """Yields the items while a bar counts their weights; silent without tqdm and where half a second is enough."""
     if not show or importlib.util.find_spec("tqdm") is None:
-        yield from bounds
+        yield from items
         return
     # tqdm.auto warns in a notebook that lacks ipywidgets; the plain bar works there too
     if importlib.util.find_spec("ipywidgets") is None:
         from tqdm.std import tqdm
     else:
         from tqdm.auto import tqdm
-    with tqdm(total=total, unit=" points", unit_scale=True, delay=0.5) as bar:
-        for start, stop in bounds:
-            yield start, stop
-            bar.update(stop - start)
+    with tqdm(total=total, unit=f" {unit}", unit_scale=True, delay=0.5) as bar:
+        for item in items:
+            yield item
+            bar.update(weight(item))

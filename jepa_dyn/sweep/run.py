@@ -79,7 +79,10 @@ def sweep(
         block = mapped_block(fn, grid, key, chunk_size, memory_bytes or DEFAULT_MEMORY_BYTES)
         size = block.size
     results: dict[str, np.ndarray] = {}
-    for start, stop in progress_bar(_bounds(len(grid), size), len(grid), progress):
+    blocks = _bounds(len(grid), size)
+    for start, stop in progress_bar(
+        blocks, len(grid), show=progress, weight=lambda bounds: bounds[1] - bounds[0], unit="points"
+    ):
         for name, values in block(start).items():
             if name not in results:
                 results[name] = np.empty((len(grid), *values.shape[1:]), values.dtype)
