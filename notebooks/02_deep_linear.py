@@ -19,7 +19,8 @@
 # assumptions are dropped one by one: finite learning rates, minibatches, the sign of the decoder, a generic start, moments
 # that do not commute.
 #
-# Theory: Littwin et al. (2024), *How JEPA avoids noisy features*. Equation numbers are theirs; where the print is wrong we say so.
+# Theory: Littwin et al. (2024), *How JEPA avoids noisy features*. Equation numbers are theirs; where the print is wrong we say
+# so.
 
 # %%
 import importlib.util
@@ -31,7 +32,6 @@ if importlib.util.find_spec("jepa_dyn") is None:
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "jepa_dyn[all]"])
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -107,10 +107,10 @@ plt.show()
 #
 # ## Finite steps and minibatches
 #
-# Gradient descent with learning rate $\eta$ follows the flow at time step × $\eta$. What the flow conserves exactly, the balance of
-# neighbouring layers (lemma B.1; the aligned start is a special one that keeps it), drifts in proportion to $\eta$. A minibatch enters a linear net through its second moments
-# alone, so `WishartBatches` draws those instead of the samples: same law, a fraction of the work. `train` maps over anything;
-# here over three learning rates at once.
+# Gradient descent with learning rate $\eta$ follows the flow at time step × $\eta$. What the flow conserves exactly, the
+# balance of neighbouring layers (lemma B.1; the aligned start is a special one that keeps it), drifts in proportion to $\eta$.
+# A minibatch enters a linear net through its second moments alone, so `WishartBatches` draws those instead of the samples: same
+# law, a fraction of the work. `train` maps over starts, data, learning rates and seeds; below, over the seeds of eight runs.
 
 # %%
 flow_time = 60 if FAST else 240
@@ -129,7 +129,7 @@ for rate in rates:
 print("learning rates", rates)
 print(
     "imbalance after the same flow time:",
-    ["%.2e" % d for d in drift],
+    [f"{d:.2e}" for d in drift],
     "ratios",
     np.round(np.array(drift[1:]) / drift[:-1], 2),
 )
@@ -168,8 +168,8 @@ print(runs)
 #
 # ### The sign of the decoder
 #
-# Assumption 4.1(3) asks of the decoder only that it be diagonal in the features. That is too weak: a feature with the sign $-1$ falls
-# towards 0 and is never learned.
+# Assumption 4.1(3) asks of the decoder only that it be diagonal in the features. That is too weak: a feature with the sign $-1$
+# falls towards 0 and is never learned.
 
 # %%
 signs = np.array([1, -1, 1, -1, 1])
@@ -204,9 +204,9 @@ plt.show()
 # %% [markdown]
 # ### Generic starts and moments that do not commute
 #
-# `papers.littwin2024.phase_diagram` leaves the two assumptions by degrees: it turns $\Sigma_{yx}$ against $\Sigma_{xx}$, and mixes the
-# aligned start with a Gaussian one. MAE's times hardly mind the rotation, JEPA's do; neither survives a generic start feature by
-# feature, though the trend over many features does (`papers.littwin2024.fig5`).
+# `papers.littwin2024.phase_diagram` leaves the two assumptions by degrees: it turns $\Sigma_{yx}$ against $\Sigma_{xx}$, and
+# mixes the aligned start with a Gaussian one. MAE's times hardly mind the rotation, JEPA's do; neither survives a generic start
+# feature by feature, though the trend over many features does (`papers.littwin2024.fig5`).
 
 # %%
 from jepa_dyn.papers import littwin2024
@@ -222,6 +222,6 @@ if not FAST:
 # ## Yours
 #
 # Change `lam`, `rho`, `L`, `eps`; put in the moments of your own data (`moments.moments_from_pairs(x, y)`); hand `train` any
-# optax optimiser (`optimiser=optax.adam`), any source of batches, a stack of starts, learning rates, masks of different depths: whatever
-# has one axis more becomes a lane of one compiled program. `jepa-dyn reproduce littwin2024.fig5 --out fig5 --full` trains the
-# paper's own nets.
+# optax optimiser (`optimiser=optax.adam`), any source of batches, a stack of starts, learning rates, masks of different depths:
+# whatever has one axis more becomes a lane of one compiled program. `jepa-dyn reproduce littwin2024.fig5 --out fig5 --full`
+# trains the paper's own nets.

@@ -25,11 +25,22 @@ from jepa_dyn.flows.initialisations import (
 from jepa_dyn.flows.layer_modes import LayerParameters, jepa_layer, layer_parameters, mae_layer
 from jepa_dyn.flows.log_modes import jepa_log, jepa_logit, mae_log, mae_logit
 from jepa_dyn.flows.modes import jepa, jepa_order, mae, mae_order
+from jepa_dyn.flows.siamese import (
+    SiameseArguments,
+    SiameseState,
+    siamese,
+    siamese_arguments,
+    siamese_gradient,
+    siamese_objective,
+    siamese_state,
+)
 
 __all__ = [
     "DeepLinearArguments",
     "DeepLinearState",
     "LayerParameters",
+    "SiameseArguments",
+    "SiameseState",
     "aligned_initialisation",
     "balanced_initialisation",
     "deep_jepa",
@@ -54,6 +65,11 @@ __all__ = [
     "mae_logit",
     "mae_order",
     "orthogonal_initialisation",
+    "siamese",
+    "siamese_arguments",
+    "siamese_gradient",
+    "siamese_objective",
+    "siamese_state",
     "small_gaussian_initialisation",
     "target_matrix",
     "with_target",
