@@ -145,8 +145,8 @@ def siamese(t: ArrayLike, y: SiameseState, args: SiameseArguments) -> SiameseSta
 def siamese_gradient(t: ArrayLike, y: SiameseState, args: SiameseArguments) -> SiameseState:
     """Gradient flow of E itself, the target moving with the encoder; a state without target. Collapses (lemma 4.3).
 
-    Source: Ponce 2025, (1), (11), and the proof of proposition 3.1. The print says after lemma 4.3 that B may then assume any value;
-    for lambda > 0 it goes to 0 as well.
+    Source: Ponce 2025, (1), (11), proof of proposition 3.1. The print says after lemma 4.3 that B may then assume any value: for
+    lambda > 0 it goes to 0 as well.
     """
     if y.target is not None:
         raise ValueError("Argument `y` must have no target: the plain gradient moves both branches at once.")
@@ -156,7 +156,10 @@ def siamese_gradient(t: ArrayLike, y: SiameseState, args: SiameseArguments) -> S
 
 
 def siamese_objective(y: SiameseState, args: SiameseArguments) -> Float[Array, ""]:
-    """F = E|B A x - C y|^2 / 2 + lambda (|A|^2 + |B|^2) / 2; without a target it is E. Source: Ponce 2025, (1), (2), section 3.2."""
+    """F = E|B A x - C y|^2 / 2 + lambda (|A|^2 + |B|^2) / 2; without a target it is E.
+
+    Source: Ponce 2025, (1), (2), section 3.2.
+    """
     prediction, goal, moments = y.predictor @ y.encoder, _target(y), args.moments
     loss = (
         jnp.sum((prediction @ moments.xx) * prediction) / 2
