@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jepa_dyn._checks import require, require_fraction, require_nonnegative
+from jepa_dyn._progress import progress_bar
 from jepa_dyn.moments import (
     feature_spectrum,
     gaussian_rows,
@@ -23,7 +24,6 @@ from jepa_dyn.moments import (
 from jepa_dyn.moments.random_masking import RandomMaskingModel, data_covariance
 from jepa_dyn.papers import littwin2024_data_checks as claims
 from jepa_dyn.papers._figure import PAPERS, in_float64, with_checks
-from jepa_dyn.sweep.progress import progress_bar
 
 if TYPE_CHECKING:
     import xarray

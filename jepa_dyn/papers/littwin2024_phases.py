@@ -17,6 +17,7 @@ import jax.scipy.linalg
 import numpy as np
 
 from jepa_dyn._checks import require, require_fraction
+from jepa_dyn._progress import progress_bar
 from jepa_dyn.flows import (
     aligned_initialisation,
     deep_linear_arguments,
@@ -30,7 +31,6 @@ from jepa_dyn.papers._figure import PAPERS, Check, in_float64, with_checks
 from jepa_dyn.papers.littwin2024_training import FLOWS
 from jepa_dyn.parameters import OBJECTIVE_NAMES, OBJECTIVES, Objective
 from jepa_dyn.solve.ensemble import ensemble
-from jepa_dyn.sweep.progress import progress_bar
 from jepa_dyn.theory import modes as theory
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jepa_dyn._checks import require, require_positive
+from jepa_dyn._progress import progress_bar
 from jepa_dyn.flows import (
     DeepLinearArguments,
     DeepLinearState,
@@ -30,7 +31,6 @@ from jepa_dyn.parameters import OBJECTIVE_NAMES, OBJECTIVES
 from jepa_dyn.plots._style import tidy
 from jepa_dyn.solve import train
 from jepa_dyn.status import Status
-from jepa_dyn.sweep.progress import progress_bar
 
 if TYPE_CHECKING:
     import xarray

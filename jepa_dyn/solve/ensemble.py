@@ -56,7 +56,7 @@ def _prepared(shared: _Shared, y0: Any, args: Any) -> tuple[Callable, Any, Any, 
     start = jax.vmap(coordinate.encode)(y0, args)
     num_lanes = jax.tree.leaves(y0)[0].shape[0]
     rtol, atol = jax.vmap(coordinate.tolerances, (None, None, 0), axis_size=num_lanes)(shared.rtol, shared.atol, args)
-    return field, start, jax.vmap(coordinate.prepare)(args), rtol, atol
+    return field, start, jax.vmap(coordinate.prepare, axis_size=num_lanes)(args), rtol, atol
 
 
 def _lanes_block(shared: _Shared, block: tuple) -> BlockResult:

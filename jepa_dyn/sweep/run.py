@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jepa_dyn._progress import progress_bar
 from jepa_dyn.status import Status, count_statuses
 from jepa_dyn.sweep.block import Output, batched_block, mapped_block
 from jepa_dyn.sweep.grid import Grid
-from jepa_dyn.sweep.progress import progress_bar
 
 if TYPE_CHECKING:
     import xarray

@@ -325,3 +325,13 @@ def test_bad_input(change, words):
 def test_settling_is_for_scalar_states():
     with pytest.raises(ValueError, match="`settle` must be False"):
         ensemble(oscillator, np.ones((2, 2)), 1.0, TS, settle=True)
+
+
+@pytest.mark.parametrize("stepper", ["lanes", "diffrax"])
+def test_a_flow_without_parameters(stepper):
+    found = ensemble(_halving, np.array([1.0, 2.0, 3.0]), None, np.array([1.0]), stepper=stepper)
+    np.testing.assert_allclose(found.ys[:, 0], np.exp(-1.0) * np.array([1.0, 2.0, 3.0]), rtol=1e-7)
+
+
+def _halving(t, y, args):
+    return -y

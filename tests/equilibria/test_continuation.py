@@ -1,0 +1,152 @@
+"""Branches and folds against curves known in closed form, a classical boundary value problem, bifurcations that are no folds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+
+from jepa_dyn import Status
+from jepa_dyn.equilibria import continue_branch, locate_fold
+
+
+def circle(x, p, radius):
+    return x**2 + p**2 - radius**2
+
+
+def one_feature(s, weight_decay, args):
+    """The reduced equation of a siamese network with one input, as a vector field in s = |a|^2: (rho s + lambda)^2 = tau^2 s."""
+    rho, tau = args
+    return tau**2 * s - (rho * s + weight_decay) ** 2
+
+
+def pitchfork(x, p, args):
+    return x * (p - x**2)
+
+
+def two_by_two(entries, weight_decay, args):
+    """Eq. (6) of Ponce 2025 for m = 2 in the entries (s11, s12, s22)."""
+    xx, yx = args
+    s = jnp.array([[entries[0], entries[1]], [entries[1], entries[2]]])
+    shifted = xx @ s + weight_decay * jnp.eye(2)
+    gap = yx.T @ s @ yx - shifted @ shifted.T
+    return jnp.array([gap[0, 0], gap[0, 1], gap[1, 1]])
+
+
+def chebyshev(n):
+    """Differentiation matrix on the n + 1 Chebyshev points of [0, 1]."""
+    nodes = np.cos(np.pi * np.arange(n + 1) / n)
+    weight = np.r_[2, np.ones(n - 1), 2] * (-1.0) ** np.arange(n + 1)
+    gap = nodes[:, None] - nodes
+    matrix = np.outer(weight, 1 / weight) / (gap + np.eye(n + 1))
+    return 2 * (matrix - np.diag(matrix.sum(axis=1)))
+
+
+def bratu(u, strength, second):
+    return second @ u + strength * jnp.exp(u)
+
+
+def test_circle_closes_and_turns_twice():
+    branch = continue_branch(circle, 1.5, 0.0, 1.5, (-2.0, 2.0), step=0.05)
+    np.testing.assert_allclose(branch.points**2 + branch.parameter**2, 1.5**2, rtol=1e-12)
+    np.testing.assert_allclose(np.sort(branch.fold_parameters), [-1.5, 1.5], rtol=1e-14)
+    np.testing.assert_allclose(branch.fold_points, [0, 0], atol=1e-12)
+    assert branch.closed and branch.status == Status.ok and "closed" in str(branch)
+    # each half of the circle is met: x > 0 unstable by the sign of f_x = 2 x
+    assert ((branch.points > 0) == (branch.num_unstable == 1)).mean() > 0.9
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0.2, 5.0), st.floats(0.3, 4.0), st.booleans())
+def test_fold_of_one_feature(rho, tau, upwards):
+    """Equilibria of one feature vanish at tau^2 = 4 rho lambda (Ponce 2025, section 4.3), stability is lost there."""
+    threshold = tau**2 / (4 * rho)
+    lam = 0.3 * threshold
+    root = (tau + (1 if upwards else -1) * np.sqrt(tau**2 - 4 * rho * lam)) / (2 * rho)
+    branch = continue_branch(one_feature, root**2, lam, (rho, tau), (0.0, 2 * threshold), step=0.02 * threshold)
+    np.testing.assert_allclose(branch.fold_parameters, [threshold], rtol=1e-12)
+    np.testing.assert_allclose(branch.fold_points, [(tau / (2 * rho)) ** 2], rtol=1e-7)
+    on_curve = (rho * branch.points + branch.parameter) ** 2 - tau**2 * branch.points
+    np.testing.assert_allclose(on_curve, 0, atol=1e-11 * tau**2 * branch.points.max())
+    stable = branch.points > (tau / (2 * rho)) ** 2
+    assert ((branch.num_unstable == 0) == stable).all() and stable.any() and not stable.all()
+
+
+def test_threshold_as_a_function_of_the_data():
+    """The fold's derivative against that of tau^2 / (4 rho), under vmap."""
+
+    def threshold(rho, tau):
+        return locate_fold(one_feature, 0.2, 0.2, (rho, tau)).parameter
+
+    rho, tau = jnp.array([1.0, 1.3, 0.8]), jnp.array([1.0, 1.1, 0.9])
+    value, (by_rho, by_tau) = jax.vmap(jax.value_and_grad(threshold, (0, 1)))(rho, tau)
+    np.testing.assert_allclose(value, tau**2 / (4 * rho), rtol=1e-13)
+    np.testing.assert_allclose(by_rho, -(tau**2) / (4 * rho**2), rtol=1e-10)
+    np.testing.assert_allclose(by_tau, tau / (2 * rho), rtol=1e-10)
+
+
+def test_bratu_folds_where_it_is_known_to():
+    """u'' + p e^u = 0, u(0) = u(1) = 0: the fold solves p = 8 c^2 / cosh^2(c) with c tanh c = 1, 3.5138307..."""
+    c = brentq(lambda c: c * np.tanh(c) - 1, 1, 2)
+    known = 8 * c**2 / np.cosh(c) ** 2
+    second = jnp.asarray((chebyshev(20) @ chebyshev(20))[1:-1, 1:-1])
+    branch = continue_branch(bratu, np.zeros(19), 0.0, second, (-0.1, 4.0), step=0.1, max_points=300)
+    assert branch.fold_parameters[0] == pytest.approx(known, rel=1e-10)
+    assert branch.parameter.max() < known
+    # the lower branch is stable, the upper one has one unstable direction
+    turn = int(np.argmax(branch.parameter))
+    assert (branch.num_unstable[: turn - 1] == 0).all() and (branch.num_unstable[turn + 2 :] == 1).all()
+
+
+def test_pitchfork_is_walked_through_and_is_no_fold():
+    branch = continue_branch(pitchfork, 0.0, -1.0, None, (-1.5, 1.0), step=0.07)
+    np.testing.assert_allclose(branch.points, 0, atol=1e-12)
+    assert branch.fold_parameters.size == 0 and branch.status == Status.ok
+    assert ((branch.num_unstable == 1) == (branch.parameter > 0)).all()
+
+
+def test_generic_two_by_two():
+    """The saddle of the counterexample to proposition 4.10 (section 'Document 004' of our corrections), followed to its fold."""
+    data = (jnp.array([[1.2, 0.35], [0.35, 0.8]]), jnp.array([[0.95, 0.3], [-0.2, 0.7]]))
+    start = np.array([0.78226569, -0.31557027, 0.12802903])
+    branch = continue_branch(two_by_two, start, 0.02, data, (0.0, 1.0))
+    for s, lam in zip(branch.points, branch.parameter, strict=True):
+        assert np.abs(two_by_two(s, lam, data)).max() < 1e-12
+    assert branch.fold_parameters.size >= 1
+    for s, lam in zip(branch.fold_points, branch.fold_parameters, strict=True):
+        jacobian = jax.jacfwd(two_by_two)(jnp.asarray(s), lam, data)
+        singular = np.linalg.svd(jacobian, compute_uv=False)
+        assert np.abs(two_by_two(s, lam, data)).max() < 1e-12 and singular[-1] < 1e-9 * singular[0]
+
+
+def test_a_state_of_several_arrays():
+    def apart(x, p, args):
+        return {"a": x["a"] ** 2 - p, "b": x["b"] - x["a"] * args}
+
+    branch = continue_branch(apart, {"a": 1.0, "b": np.ones(2)}, 1.0, 2.0, (0.0, 4.0), step=-0.1)
+    np.testing.assert_allclose(branch.points["b"], 2 * branch.points["a"][:, None] * np.ones(2), rtol=1e-12)
+    np.testing.assert_allclose(branch.fold_parameters, [0], atol=1e-14)
+    assert branch.points["b"].shape == (branch.num_points, 2)
+
+
+def test_stops_are_named():
+    short = continue_branch(circle, 1.0, 0.0, 1.0, (-2.0, 2.0), step=0.01, max_points=5)
+    assert short.status == Status.max_steps and short.num_points == 5 and "max_steps" in str(short)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 0.0}, "Argument `step` must be finite and not 0"),
+        ({"parameter": 3.0}, "Argument `parameter` must lie in `parameter_range`"),
+        ({"parameter": float("nan")}, "Argument `parameter` must be finite"),
+        ({"max_points": 0}, "Argument `max_points`"),
+        ({"x0": 1.0, "args": -5.0, "parameter": 0.0, "residual": lambda x, p, a: x**2 + 1}, "finds none from there"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    given = {"residual": circle, "x0": 1.0, "parameter": 0.0, "args": 1.0, "parameter_range": (-2.0, 2.0)} | change
+    with pytest.raises(ValueError, match=message):
+        continue_branch(**given)
