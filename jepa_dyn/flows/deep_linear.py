@@ -46,6 +46,11 @@ class DeepLinearState(eqx.Module):
         """Axes of each leaf of one system; a leaf with one more holds lanes."""
         return (3, 2) if self.target is None else (3, 2, 3)
 
+    @property
+    def tracked(self) -> Leaf:
+        """What the target follows."""
+        return self.layers
+
 
 class DeepLinearArguments(eqx.Module):
     """What a deep linear net is trained on and how. Build it with `deep_linear_arguments`, which validates.
@@ -171,13 +176,6 @@ def deep_linear_state(
 def with_target(y: DeepLinearState) -> DeepLinearState:
     """The same state with a moving-average target that starts at the encoder."""
     return DeepLinearState(y.layers, y.decoder, y.layers)
-
-
-def follow_target(
-    y: DeepLinearState, target: Float[Array, "num_layers w w"], fraction: Float[Array, ""]
-) -> DeepLinearState:
-    """One discrete step of the moving average: `y` with the target moved from `target` by `fraction` of the way to its layers."""
-    return DeepLinearState(y.layers, y.decoder, target + fraction * (y.layers - target))
 
 
 def pad(matrix: Float[Array, "rows columns"], width: int) -> Float[Array, "w w"]:

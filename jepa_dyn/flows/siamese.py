@@ -43,6 +43,11 @@ class SiameseState(eqx.Module):
         """Axes of each leaf of one system; a leaf with one more holds lanes."""
         return (2, 2) if self.target is None else (2, 2, 2)
 
+    @property
+    def tracked(self) -> Leaf:
+        """What the target follows."""
+        return self.encoder
+
 
 class SiameseArguments(eqx.Module):
     """What a linear siamese network is trained on and how. Build it with `siamese_arguments`, which validates.

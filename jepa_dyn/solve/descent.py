@@ -2,8 +2,9 @@
 
     gradient = -flow(t, y, args with the batch's moments),   t = step x learning rate
 
-A state with a `target` (a moving average, see `flows.deep_linear`) has only its other leaves trained; after each step the target
-moves by the fraction min(1, learning rate x ema_rate) towards the new layers.
+A state with a `target` (a moving average, see `flows.deep_linear` and `flows.siamese`) has only its other leaves trained. After
+each step, of new weights and the old target, target <- alpha target + (1 - alpha) weights, where 1 - alpha is learning rate x
+ema_rate, at most 1, or given by the task: Ponce 2025, (4), where the first two lines use old values and the third the new encoder.
 """
 
 import functools
@@ -16,7 +17,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jepa_dyn.flows.deep_linear import DeepLinearState, follow_target
 from jepa_dyn.status import Status
 
 
@@ -37,6 +37,7 @@ class Task(eqx.Module):
     args: Any
     learning_rate: Array
     bound: Array
+    target_momentum: Any = None
 
 
 def hashable_optimiser(optimiser: Any) -> Any:
@@ -53,10 +54,23 @@ def transformation(task: Task) -> optax.GradientTransformation:
     return task.optimiser(task.learning_rate)
 
 
+def _with_target(y: Any, target: Any) -> Any:
+    return eqx.tree_at(lambda state: state.target, y, target, is_leaf=lambda leaf: leaf is None)
+
+
 def _trained(y: Any) -> Any:
-    if isinstance(y, DeepLinearState) and y.target is not None:
-        return DeepLinearState(y.layers, y.decoder)
-    return y
+    return y if getattr(y, "target", None) is None else _with_target(y, None)
+
+
+def _momentum(task: Task, number: Array) -> Array:
+    """alpha of the step that `number` (from 0) other steps came before."""
+    if task.target_momentum is None:
+        rate = jnp.where(jnp.isnan(task.learning_rate), 1.0, task.learning_rate)
+        return 1 - jnp.minimum(1.0, rate * task.args.ema_rate)
+    if callable(task.target_momentum):
+        # as a float: a schedule would otherwise turn the integer into float32
+        return jnp.asarray(task.target_momentum((number + 1).astype(jnp.result_type(float))))
+    return task.target_momentum
 
 
 def _largest(y: Any) -> Array:
@@ -86,9 +100,9 @@ def step(task: Task, run: Run, number: Array, moments: Any) -> Run:
     gradient = jax.tree.map(lambda s, w: (-s).astype(w.dtype), _trained(slope), trained)
     updates, memory = transformation(task).update(gradient, run.memory, trained)
     new: Any = optax.apply_updates(trained, updates)
-    if isinstance(y, DeepLinearState) and y.target is not None:
-        fraction = jnp.minimum(1.0, jnp.where(jnp.isnan(rate), 1.0, rate) * args.ema_rate)
-        new = follow_target(new, y.target, fraction.astype(y.target.dtype))
+    if getattr(y, "target", None) is not None:
+        alpha = _momentum(task, number).astype(y.target.dtype)
+        new = _with_target(new, alpha * y.target + (1 - alpha) * new.tracked)  # in this form exact at alpha = 0 and 1
     size = _largest(new)
     going = run.status == Status.ok
     fails = going & ~(size <= task.bound)

@@ -38,6 +38,7 @@ def train(
     optimiser: Any = optax.sgd,
     batches: Any = None,
     key: Array | None = None,
+    target_momentum: ArrayLike | Callable[[Array], Array] | None = None,
     observe: Observe = whole_state,
     diverged_above: ArrayLike = _DIVERGED_ABOVE,
 ) -> TrainingRuns:
@@ -60,6 +61,8 @@ def train(
             `prepare(moments)` and `draw(key, prepared) -> ViewMoments`.
         key: needed with `batches`; step k of a run draws with fold_in(key, k), so the draws depend neither on the other lanes
             nor on the saved steps. Lanes that share a key see the same batches.
+        target_momentum: alpha of a state with a moving-average target: a number or one per lane in [0, 1], or a function of the
+            step's number t = 1.0, 2.0, ..., e.g. `optax.linear_schedule(0.9, 1.0, 300)`. Default: 1 - learning rate x `args.ema_rate`.
         observe: (y, args) -> array or pytree to save, e.g. `lambda y, args: projections(encoder_matrix(y, args))`.
         diverged_above: a run whose largest weight exceeds this is flagged `diverged` at that step; NaN is `non_finite`.
 
@@ -81,7 +84,8 @@ def train(
                 f"Argument `batches` must have `prepare` and `draw`, but has type {type(batches).__name__}; "
                 "for an iterable of pairs use `train_on_batches`."
             )
-    lanes = {"y0": y0, "args": args, "learning_rate": rate, "batches": batches, "key": key}
+    momentum = _checked_momentum(target_momentum, y0, dtype)
+    lanes = {"y0": y0, "args": args, "learning_rate": rate, "batches": batches, "key": key, "target_momentum": momentum}
     mapped = _lane_flags(lanes)
     run, ys = _train(flow, optimiser, observe, lanes, mapped, jnp.asarray(diverged_above, dtype), saved)
     kind = "population moments" if batches is None else f"{type(batches).__name__}"
@@ -109,7 +113,7 @@ def _train(
 
     def one_run(lane: dict) -> tuple:
         source, key = lane["batches"], lane["key"]
-        task = Task(flow, optimiser, lane["args"], lane["learning_rate"], bound)
+        task = Task(flow, optimiser, lane["args"], lane["learning_rate"], bound, lane["target_momentum"])
         prepared = None if source is None else source.prepare(task.args.moments)
 
         def one_step(number: Array, run: Run) -> Run:
@@ -264,6 +268,15 @@ def _common(
     return dtype, numbers_to_arrays(args), hashable_optimiser(optimiser), rate
 
 
+def _checked_momentum(momentum: Any, y0: Any, dtype: np.dtype) -> Any:
+    if momentum is None or callable(momentum):
+        return momentum
+    if getattr(y0, "target", None) is None:
+        raise ValueError("Argument `target_momentum` must be left out where the state has no moving-average target.")
+    require("target_momentum", momentum, "lie between 0 and 1", lambda a: (a >= 0) & (a <= 1))
+    return jnp.asarray(momentum, dtype)
+
+
 def _require_moments(args: Any) -> None:
     if not hasattr(args, "moments"):
         raise TypeError(f"Argument `args` must have `moments` to train on batches, but has type {type(args).__name__}.")
@@ -289,8 +302,8 @@ def _lane_flags(lanes: dict) -> tuple[bool, ...]:
     for name in sorted(lanes):  # the order in which JAX flattens a dict
         owner = lanes[name]
         leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(owner, eqx.is_array))[0]
-        if name == "learning_rate":
-            single = (0,)
+        if name in ("learning_rate", "target_momentum"):
+            single = (0,) * len(leaves)
         elif name == "key" and owner is not None:
             single = (0 if jnp.issubdtype(owner.dtype, jax.dtypes.prng_key) else 1,)
         else:
