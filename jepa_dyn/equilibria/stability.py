@@ -36,7 +36,8 @@ class Stability(eqx.Module):
 
     def __str__(self) -> str:
         kind = "stable orbit" if self.stable else f"{self.num_unstable} unstable directions"
-        return f"Stability: {kind}, orbit of dimension {self.orbit_dimension}, largest real part {np.max(np.real(self.transverse)):.6g}"
+        largest = np.max(np.real(self.transverse))
+        return f"Stability: {kind}, orbit of dimension {self.orbit_dimension}, largest real part {largest:.6g}"
 
 
 def orbit_dimension(outputs: int, rank: int) -> int:
