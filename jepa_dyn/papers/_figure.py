@@ -13,7 +13,7 @@ import jax
 if TYPE_CHECKING:
     import xarray
 
-PAPERS = {"littwin2024": "Littwin et al. 2024"}
+PAPERS = {"littwin2024": "Littwin et al. 2024", "ponce2025": "Ponce et al. 2025"}
 
 
 @dataclass(frozen=True)

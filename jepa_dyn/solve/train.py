@@ -38,7 +38,7 @@ def train(
     optimiser: Any = optax.sgd,
     batches: Any = None,
     key: Array | None = None,
-    target_momentum: ArrayLike | Callable[[Array], Array] | None = None,
+    target_momentum: ArrayLike | Callable[[Any], Any] | None = None,
     observe: Observe = whole_state,
     diverged_above: ArrayLike = _DIVERGED_ABOVE,
 ) -> TrainingRuns:
