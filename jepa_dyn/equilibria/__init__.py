@@ -2,6 +2,7 @@
 
 from jepa_dyn.equilibria.basins import UNRESOLVED, BasinShares, Ends, basin_shares, binomial_interval, by_flow, by_steps
 from jepa_dyn.equilibria.continuation import Branch, Fold, continue_branch, locate_fold
+from jepa_dyn.equilibria.fixed_point import square_root_fixed_point
 from jepa_dyn.equilibria.reduced import reduced_residual
 from jepa_dyn.equilibria.siamese import (
     SiameseEquilibria,
@@ -34,5 +35,6 @@ __all__ = [
     "orbit_dimension",
     "reduced_residual",
     "siamese_equilibria",
+    "square_root_fixed_point",
     "stability",
 ]

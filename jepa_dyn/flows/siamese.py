@@ -8,6 +8,9 @@ With R = B A [xx^T] - C [yx^T], the flows in gradient-flow time are
 
 E and F are the objectives with C = A moving and with C held fixed: grad_A E = grad_A F + A [yy^T] - B A [xy^T].
 
+Per mode: with commuting moments and A = U diag(a) V^T, B = U diag(b) U^T, C = U diag(c) V^T, V their eigenvectors, each (a, b, c)
+follows this flow at n = m = 1 with the mode's own rho and tau: Tian's reduction is the 1 x 1 case, not another flow.
+
 Sizes: A, C (n, m), B (n, n), any n and m. An encoder of one layer is also `flows.deep_linear` with L = 1; here the matrices keep
 their sizes, lanes stay small, and the plain gradient is offered.
 

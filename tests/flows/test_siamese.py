@@ -122,6 +122,31 @@ def test_paths_are_scipys_and_the_balance_decays(n, m, target):
     np.testing.assert_allclose(balance, np.exp(-0.14 * ts)[:, None, None] * balance[0], atol=1e-8)
 
 
+def test_modes_of_commuting_moments_are_one_by_one_networks():
+    """Tian's reduction: A = U diag(a) V^T, B = U diag(b) U^T, C = U diag(c) V^T stay so, each mode as a 1 x 1 network."""
+    rng = np.random.default_rng(4)
+    u, v = (np.linalg.qr(rng.normal(size=(2, 2)))[0] for _ in range(2))
+    rho, tau, (a, b, c) = np.array([1.5, 0.7]), np.array([0.9, -0.4]), rng.normal(size=(3, 2))
+    law = view_moments(v @ np.diag(rho) @ v.T, v @ np.diag(tau) @ v.T, np.eye(2))
+    y = siamese_state(u @ np.diag(a) @ v.T, u @ np.diag(b) @ u.T, u @ np.diag(c) @ v.T)
+    ts = np.array([0.5, 3.0])
+    whole = integrate(siamese, y, siamese_arguments(law, weight_decay=0.05, ema_rate=0.3), ts, rtol=1e-10, atol=1e-12)
+    for i in range(2):
+        one = view_moments(rho[i : i + 1, None], tau[i : i + 1, None], np.eye(1))
+        mode = integrate(
+            siamese,
+            siamese_state(*(np.array([[value[i]]]) for value in (a, b, c))),
+            siamese_arguments(one, weight_decay=0.05, ema_rate=0.3),
+            ts,
+            rtol=1e-10,
+            atol=1e-12,
+        )
+        for name, left, right in (("encoder", u, v), ("predictor", u, u), ("target", u, v)):
+            turned = np.einsum("ki,tkl,lj->tij", left, getattr(whole.ys, name), right)
+            np.testing.assert_allclose(turned[:, i, i], getattr(mode.ys, name)[:, 0, 0], atol=1e-8)
+            np.testing.assert_allclose(turned[:, i, 1 - i], 0, atol=1e-8)
+
+
 def test_balance_with_two_rates():
     """With mu != nu lemma 4.4 fails; M = A A^T / mu - B^T B / nu obeys dM/dt = -2 lambda (A A^T - B^T B)."""
     _, args, y = problem(3, 2, encoder_rate=1.0, predictor_rate=3.0)
