@@ -62,8 +62,8 @@ def train(
         key: needed with `batches`; step k of a run draws with fold_in(key, k), so the draws depend neither on the other lanes
             nor on the saved steps. Lanes that share a key see the same batches.
         target_momentum: alpha of a state with a moving-average target: a number or one per lane in [0, 1], or a function of the
-            step's number t = 1.0, 2.0, ..., e.g.
-            `optax.linear_schedule(0.9, 1.0, 300)`. Default: 1 - learning rate x `args.ema_rate`.
+            step's number t = 1.0, 2.0, ..., e.g. `optax.linear_schedule(0.9, 1.0, 300)`; default 1 - learning rate x
+            `args.ema_rate`.
         observe: (y, args) -> array or pytree to save, e.g. `lambda y, args: projections(encoder_matrix(y, args))`.
         diverged_above: a run whose largest weight exceeds this is flagged `diverged` at that step; NaN is `non_finite`.
 
@@ -270,10 +270,12 @@ def _common(
 
 
 def _checked_momentum(momentum: Any, y0: Any, dtype: np.dtype) -> Any:
-    if momentum is None or callable(momentum):
-        return momentum
+    if momentum is None:
+        return None
     if getattr(y0, "target", None) is None:
         raise ValueError("Argument `target_momentum` must be left out where the state has no moving-average target.")
+    if callable(momentum):
+        return momentum
     require("target_momentum", momentum, "lie between 0 and 1", lambda a: (a >= 0) & (a <= 1))
     return jnp.asarray(momentum, dtype)
 

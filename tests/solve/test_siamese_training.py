@@ -132,5 +132,6 @@ def test_bad_momentum_is_named():
     _, args, y = problem()
     with pytest.raises(ValueError, match="Argument `target_momentum` must lie between 0 and 1"):
         train(siamese, y, args, [1], learning_rate=0.1, target_momentum=1.5)
-    with pytest.raises(ValueError, match="Argument `target_momentum` must be left out"):
-        train(siamese, problem(target=False)[2], args, [1], learning_rate=0.1, target_momentum=0.5)
+    for momentum in (0.5, lambda t: 0.5):
+        with pytest.raises(ValueError, match="Argument `target_momentum` must be left out"):
+            train(siamese, problem(target=False)[2], args, [1], learning_rate=0.1, target_momentum=momentum)
