@@ -1,4 +1,4 @@
-"""Equilibria: all of a siamese network, their stability; branches over a parameter and their folds; basins of attraction."""
+"""Equilibria: those of a siamese network, their stability; branches over a parameter and their folds; basins of attraction."""
 
 from jepa_dyn.equilibria.basins import UNRESOLVED, BasinShares, Ends, basin_shares, binomial_interval, by_flow, by_steps
 from jepa_dyn.equilibria.continuation import Branch, Fold, continue_branch, locate_fold

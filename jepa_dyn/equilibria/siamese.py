@@ -1,8 +1,8 @@
-"""All equilibria of linear siamese networks: every S = A^T A of full rank, of rank 1, and zero; their weights; closed forms.
+"""Equilibria of linear siamese networks: every S = A^T A of full rank, of rank 1, and zero; their weights; closed forms.
 
 SG and EMA have the same equilibria (C = A). Full rank: all real solutions of (6), complete by the homotopy, each proved by its
 certificate. Rank 1: A = u v^T with (b^2 X - b Y^T + lambda) v = 0, |v| = |b|, all eigenvalues b of a quadratic pencil. Ranks
-between, which exist for m >= 3 only, are not enumerated.
+between, which exist for m >= 3 only and can be stable, are not enumerated: the result says so.
 
 Source: Ponce 2025, propositions 4.5, 4.11, corollary 4.6, with our corrections. (Rank 1 is not in the paper; some are stable.)
 """
@@ -48,28 +48,40 @@ class SiameseEquilibria(eqx.Module):
     num_unproved: int = eqx.field(static=True)
 
     @property
-    def complete(self) -> bool:
-        """Whether no path failed and every real end is proved."""
+    def unsearched_ranks(self) -> tuple[int, ...]:
+        """Ranks whose equilibria are not enumerated: 2 .. m - 1. There are such equilibria, stable ones among them."""
+        return tuple(range(2, self.full_rank.shape[-1]))
+
+    @property
+    def full_rank_complete(self) -> bool:
+        """Whether no path failed and every real end is proved: then `full_rank` holds all."""
         return self.num_failed == 0 and self.num_unproved == 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all equilibria of every rank are here: never for m >= 3, see `unsearched_ranks`."""
+        return self.full_rank_complete and not self.unsearched_ranks
 
     def __str__(self) -> str:
         m = self.full_rank.shape[-1]
         real = len(self.full_rank) + len(self.other_real)
         lines = [
             f"SiameseEquilibria, m = {m}: {len(self.full_rank)} of full rank, {len(self.rank_one)} of rank 1, and 0"
-            f"{'' if self.complete else '; NOT COMPLETE'}",
+            f"{'' if self.full_rank_complete else '; NOT COMPLETE'}",
             f"  paths      {real} real, {self.num_complex} complex, {self.num_at_infinity} at infinity, {self.num_failed} failed, "
             f"{self.num_unproved} unproved",
         ]
         for s, radius in zip(self.full_rank, self.radius, strict=True):
             values = ", ".join(f"{value:.6g}" for value in np.linalg.eigvalsh(s)[::-1])
             lines.append(f"  full rank  eigenvalues of S: {values}  (proved within {radius:.0e})")
+        if self.unsearched_ranks:
+            lines.append(f"  rank {', '.join(map(str, self.unsearched_ranks))}     not searched")
         lines += [f"  rank 1     eigenvalue of S: {np.trace(s):.6g}" for s in self.rank_one]
         return "\n".join(lines)
 
 
 def siamese_equilibria(args: SiameseArguments, *, method: str = "total degree", seed: int = 0) -> SiameseEquilibria:
-    """All equilibria of one data set with m <= 4 inputs, of full rank, rank 1 and rank 0.
+    """All equilibria of full rank, rank 1 and rank 0 of one data set with m <= 4 inputs: for m <= 2 all there are.
 
     Args:
         args: of one system, weight decay > 0. The rates do not matter.

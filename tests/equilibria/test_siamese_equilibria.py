@@ -177,7 +177,8 @@ def test_three_inputs():
     xx, yx = random_data(rng, 3)
     args = arguments(xx, yx, 0.01)
     found = siamese_equilibria(args)
-    assert found.complete and found.num_complex + len(found.full_rank) + len(found.other_real) == 24
+    assert found.full_rank_complete and found.num_complex + len(found.full_rank) + len(found.other_real) == 24
+    assert not found.complete and found.unsearched_ranks == (2,) and "rank 2     not searched" in str(found)
     for s in found.full_rank:
         one = stability(equilibrium_state(s, 4, args), args)
         assert one.speed < 1e-12 and one.orbit_dimension == orbit_dimension(4, 3) == 6
