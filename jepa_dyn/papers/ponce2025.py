@@ -127,7 +127,7 @@ def _ends_of(variant: tuple, count: int, key: int) -> np.ndarray:
     else:
         steps = round(3000 / step) if rate == "schedule" else round(1500 / step)
         momentum = optax.linear_schedule(0.9, 1.0, steps) if rate == "schedule" else None if rate is None else 1 - rate
-        advance = by_steps(siamese, step, steps, settled_speed=1e-4, target_momentum=momentum)
+        advance = by_steps(siamese, step, steps, settled_speed=1e-6, target_momentum=momentum)
         args = _lanes(rho, tau, lam, 0.0)
     ends = advance(y0, args)
     small, large, _ = (np.asarray(a) for a in one_feature_roots(rho, tau, lam))
@@ -135,7 +135,8 @@ def _ends_of(variant: tuple, count: int, key: int) -> np.ndarray:
     good = ends.status == Status.ok
     with np.errstate(invalid="ignore"):
         outer = good & (np.abs(size / large - 1) < 0.02)
-        inner = good & ~outer & ends.settled & (np.abs(size / small - 1) < 0.02)
+        # slow runs pass near S1: only those that stand on it count, and only where S2 is not next to it
+        inner = good & ~outer & ends.settled & (np.abs(size / small - 1) < 1e-3) & (large > 1.1 * small)
     origin = good & ~outer & ~inner & (size < 0.5 * np.where(np.isnan(small), np.inf, small)) & ends.settled
     rest = good & ~outer & ~inner & ~origin
     diverged = np.isin(ends.status, (Status.diverged, Status.non_finite))
