@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jepa_dyn.equilibria.reduced import entries, reduced_residual, symmetric
+from jepa_dyn.equilibria.reduced import entries, packed_residual, symmetric
 
 
 class Certificate(NamedTuple):
@@ -26,10 +26,8 @@ class Certificate(NamedTuple):
 
 @jax.jit
 def _value_and_jacobian(vector: jax.Array, xx: jax.Array, yx: jax.Array, weight_decay: jax.Array) -> tuple:
-    def field(v: jax.Array) -> jax.Array:
-        return entries(reduced_residual(symmetric(v, xx.shape[0]), xx, yx, weight_decay))
-
-    return field(vector), jax.jacfwd(field)(vector)
+    arguments = (vector, xx, yx, weight_decay)
+    return packed_residual(*arguments), jax.jacfwd(packed_residual)(*arguments)
 
 
 def certify(s: np.ndarray, xx: np.ndarray, yx: np.ndarray, weight_decay: float) -> Certificate:

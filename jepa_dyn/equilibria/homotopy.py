@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jepa_dyn._precision import x64_context
-from jepa_dyn.equilibria.reduced import entries, num_entries, reduced_residual, symmetric
+from jepa_dyn.equilibria.reduced import num_entries, packed_residual, symmetric
 
 FINITE, AT_INFINITY, FAILED = 0, 1, 2
 _END, _MARK = 1e-10, 1e-3  # of t: where tracking stops, and where |s_0| is noted for the growth towards infinity
@@ -58,8 +58,7 @@ class _Choice(NamedTuple):
 
 def _homogeneous(z: Array, data: _Data) -> Array:
     """F at z = (entries of S, s_0)."""
-    m = data.xx.shape[0]
-    return entries(reduced_residual(symmetric(z[:-1], m), data.xx, data.yx, data.weight_decay, z[-1]))
+    return packed_residual(z[:-1], data.xx, data.yx, data.weight_decay, z[-1])
 
 
 def _total_degree(z: Array, t: Array, data: _Data, choice: _Choice) -> Array:
@@ -79,15 +78,18 @@ class _Path(NamedTuple):
     marked: Array  # |s_0| / |z| when t passed _MARK
 
 
+def _bordered(system: Callable, z: Array, t: Array, plane: Array) -> Array:
+    """The Jacobian in z with the plane as its last row: square."""
+    return jnp.concatenate([jax.jacfwd(lambda z: system(z, t), holomorphic=True)(z), plane[None]])
+
+
 def _newton(system: Callable, z: Array, t: Array, plane: Array) -> Array:
-    jacobian = jnp.concatenate([jax.jacfwd(lambda z: system(z, t), holomorphic=True)(z), plane[None]])
-    return jnp.linalg.solve(jacobian, jnp.append(system(z, t), plane @ z - 1))
+    return jnp.linalg.solve(_bordered(system, z, t, plane), jnp.append(system(z, t), plane @ z - 1))
 
 
 def _speed(system: Callable, z: Array, t: Array, plane: Array) -> Array:
-    jacobian = jnp.concatenate([jax.jacfwd(lambda z: system(z, t), holomorphic=True)(z), plane[None]])
     by_t = jax.jvp(lambda t: system(z, t), (t,), (jnp.ones_like(t),))[1]
-    return -jnp.linalg.solve(jacobian, jnp.append(by_t, 0.0))
+    return -jnp.linalg.solve(_bordered(system, z, t, plane), jnp.append(by_t, 0.0))
 
 
 def _follow(homotopy: Callable, z0: Array, data: Any, choice: _Choice, caution: Array) -> tuple[Array, Array]:

@@ -47,6 +47,11 @@ def reduced_residual(s: Array, xx: Array, yx: Array, weight_decay: ArrayLike, on
     return shifted @ shifted.T - one * (yx.T @ s @ yx)
 
 
+def packed_residual(vector: Array, xx: Array, yx: Array, weight_decay: ArrayLike, one: ArrayLike = 1.0) -> Array:
+    """`reduced_residual` as a field on the entries of S."""
+    return entries(reduced_residual(symmetric(vector, xx.shape[0]), xx, yx, weight_decay, one))
+
+
 def predictor_of(encoder: Array, xx: Array, yx: Array, weight_decay: ArrayLike) -> Array:
     """B of an equilibrium from its A, (n, n): the predictor that minimises F at fixed A. Source: Ponce 2025, (7)."""
     gram = encoder @ xx @ encoder.T + weight_decay * jnp.eye(encoder.shape[0], dtype=encoder.dtype)

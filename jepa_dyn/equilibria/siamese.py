@@ -20,7 +20,7 @@ from jepa_dyn._checks import is_traced, require_choice, require_finite, require_
 from jepa_dyn._precision import x64_context
 from jepa_dyn.equilibria.certificate import Certificate, certify, same_root
 from jepa_dyn.equilibria.homotopy import AT_INFINITY, FAILED, FINITE, Paths, solve_by_parameter, solve_total_degree
-from jepa_dyn.equilibria.reduced import entries, predictor_of, reduced_residual, symmetric
+from jepa_dyn.equilibria.reduced import entries, packed_residual, predictor_of, symmetric
 from jepa_dyn.flows.siamese import SiameseArguments, SiameseState
 
 METHODS = ("total degree", "parameter")
@@ -195,7 +195,7 @@ def differentiable_root(s: ArrayLike, args: SiameseArguments) -> Float[Array, "m
     known = jax.lax.stop_gradient(entries(jnp.asarray(s)))
 
     def field(vector: Array, args: Any) -> Array:
-        return entries(reduced_residual(symmetric(vector, m), args.moments.xx, args.moments.yx, args.weight_decay))
+        return packed_residual(vector, args.moments.xx, args.moments.yx, args.weight_decay)
 
     matrix = jax.lax.stop_gradient(jax.jacfwd(field)(known, held))
     return symmetric(known - jnp.linalg.solve(matrix, field(known, args)), m)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jepa_dyn._checks import require, require_positive
+from jepa_dyn._checks import require_fraction, require_positive
 from jepa_dyn._progress import progress_bar
 from jepa_dyn.flows import (
     DeepLinearArguments,
@@ -115,8 +115,8 @@ def _ramps(full: bool, lowest_lam: float, lowest_rho: float) -> tuple[np.ndarray
 
 
 def _require_ramps(lowest_lam: float, lowest_rho: float) -> None:
-    for name, value in (("lowest_lam", lowest_lam), ("lowest_rho", lowest_rho)):
-        require(name, value, "lie strictly between 0 and 1", lambda a: (a > 0) & (a < 1))
+    require_fraction("lowest_lam", lowest_lam)
+    require_fraction("lowest_rho", lowest_rho)
 
 
 def fig1(
@@ -243,17 +243,18 @@ def _ordered_by(dataset: "xarray.Dataset", claim: str, source: str, panel: str, 
 
 def _inversion(dataset: "xarray.Dataset") -> list[Check]:
     where = f"Fig. {'1' if dataset.sizes['panel'] == 2 else '5'}, caption"
-    together, opposite = "together", "opposite"
     return [
         _ordered_by(
             dataset,
             "λ and ρ rise together: both objectives learn the strongest features first",
             where,
-            together,
+            "together",
             dict.fromkeys(OBJECTIVES, "lam"),
         ),
-        _ordered_by(dataset, "ρ falls while λ rises: MAE keeps its order, by λ", where, opposite, {"mae": "lam"}),
-        _ordered_by(dataset, "ρ falls while λ rises: JEPA reverses its order, by ρ", where, opposite, {"jepa": "rho"}),
+        _ordered_by(dataset, "ρ falls while λ rises: MAE keeps its order, by λ", where, "opposite", {"mae": "lam"}),
+        _ordered_by(
+            dataset, "ρ falls while λ rises: JEPA reverses its order, by ρ", where, "opposite", {"jepa": "rho"}
+        ),
     ]
 
 
