@@ -1,0 +1,3 @@
+"""Drawings of the tests of the note's summary of Tian et al. 2021, from their datasets."""
+def plot_ablations(d): ...
+plot_rank_at_end = plot_stationary_points = plot_ablations
