@@ -46,6 +46,9 @@ def _root(matrix: np.ndarray) -> np.ndarray:
     return (vectors * np.sqrt(values)) @ vectors.T
 
 
+_roots = jax.jit(jax.vmap(square_root_fixed_point))
+
+
 def _turning(rng: np.random.Generator, size: float) -> np.ndarray:
     """A normal matrix that is not symmetric, in the coordinate axes: a scaled rotation of two of them beside a number."""
     angle, radius, rest = rng.uniform(0.4, 1.2), *rng.uniform(0.4, 1.0, 2)
@@ -137,14 +140,14 @@ def stationary_points(*, seeds: int = 20, full: bool = False, key: int = 0) -> "
     rng = np.random.default_rng(key)
     a, c = _arrays(draw_views(kind, rng) for kind in KINDS for _ in range(seeds))
     t = c.mT @ np.linalg.inv(a)
-    s = np.asarray(jax.vmap(square_root_fixed_point)(t))
+    s = np.asarray(_roots(t))
     formulas = {"T^T T": t.mT @ t, "printed": c.mT @ np.linalg.solve(a, c) @ np.linalg.inv(a)}
     shape = (len(KINDS), seeds)
 
     def by_kind(values: np.ndarray) -> np.ndarray:
         return np.asarray(values).reshape(shape)
 
-    def size(matrices: np.ndarray) -> np.ndarray:
+    def size(matrices: Any) -> np.ndarray:
         return np.linalg.norm(np.asarray(matrices), axis=(-2, -1))
 
     def misses(x: np.ndarray) -> np.ndarray:
@@ -240,26 +243,32 @@ def rank_at_end(
     data, decays = ("C symmetric", "generic"), (0.0, float(weight_decay))
     rng = np.random.default_rng(key)
     drawn = [(draw_views(kind, rng), draw_start(start, rng)) for kind in data for start in STARTS for _ in range(count)]
-    sizes, ends = _ends(drawn, decays, horizon)
-    shape = (len(decays), len(data), len(STARTS), count)
-    eigenvalues = sizes[:, -1].reshape(*shape, SIZE)
-    early, late = ((sizes[:, k] > COLLAPSED).sum(-1).reshape(shape) for k in (0, 1))
-    rank = np.where(early == late, late, -1)
-    a, c = _arrays(views for views, _ in drawn)
-    t = c.mT @ np.linalg.inv(a)
-    wanted = {"root": np.asarray(jax.vmap(square_root_fixed_point)(t)), "printed": c.mT @ np.linalg.solve(a, c)}
-    wanted["printed"] = wanted["printed"] @ np.linalg.inv(a)
-    found = ends[: len(drawn)].mT @ ends[: len(drawn)]  # without weight decay
-    gaps = [np.linalg.norm(found - x, axis=(1, 2)) / np.linalg.norm(wanted["root"], axis=(1, 2)) for x in wanted.values()]
     similarity = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0])
     runs = min(count, 20)
     mixed = [(_one_direction(q, rng), draw_start("balanced, P > 0", rng)) for q in similarity for _ in range(runs)]
-    smallest, _ = _ends(mixed, decays, horizon)
+    all_sizes, ends = _ends(drawn + mixed, decays, horizon)
+    sizes, smallest = all_sizes[:, : len(drawn)], all_sizes[:, len(drawn) :, 1].min(-1)
+    shape = (len(decays), len(data), len(STARTS), count)
+    eigenvalues = sizes[:, :, 1].reshape(*shape, SIZE)
+    early, late = ((sizes[:, :, k] > COLLAPSED).sum(-1).reshape(shape) for k in (0, 1))
+    rank = np.where(early == late, late, -1)
+    a, c = _arrays(views for views, _ in drawn)
+    t = c.mT @ np.linalg.inv(a)
+    wanted = {"root": np.asarray(_roots(t)), "printed": c.mT @ np.linalg.solve(a, c)}
+    wanted["printed"] = wanted["printed"] @ np.linalg.inv(a)
+    found = ends[0, : len(drawn)].mT @ ends[0, : len(drawn)]  # without weight decay
+    gaps = [
+        np.linalg.norm(found - x, axis=(1, 2)) / np.linalg.norm(wanted["root"], axis=(1, 2)) for x in wanted.values()
+    ]
     lanes = ("decay", "data", "start", "run")
     variables = {
         "rank": (lanes, rank, {"long_name": "rank of WᵀW at the end, -1 unresolved"}),
         "eigenvalue": ((*lanes, "mode"), eigenvalues, {"long_name": "eigenvalues of WᵀW at the end"}),
-        "gap": (("formula", *lanes[1:]), np.stack(gaps).reshape(2, *shape[1:]), {"long_name": "relative distance of WᵀW"}),
+        "gap": (
+            ("formula", *lanes[1:]),
+            np.stack(gaps).reshape(2, *shape[1:]),
+            {"long_name": "relative distance of WᵀW"},
+        ),
         "smallest_c": (
             ("similarity", "trial"),
             np.array([np.linalg.svd(c, compute_uv=False)[-1] for (_, c), _ in mixed]).reshape(-1, runs),
@@ -267,7 +276,7 @@ def rank_at_end(
         ),
         "smallest_w": (
             ("decay", "similarity", "trial"),
-            smallest[:, -1].min(-1).reshape(2, -1, runs),
+            smallest.reshape(2, -1, runs),
             {"long_name": "smallest eigenvalue of WᵀW at the end"},
         ),
     }
@@ -290,13 +299,13 @@ def _one_direction(q: float, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 
 def _ends(drawn: list, decays: tuple[float, ...], horizon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues of W^T W at half time and at the end, falling, and W at the end; one lane per decay and draw."""
+    """Eigenvalues of W^T W over (decay, draw, half time and end, mode), falling; W at the end over (decay, draw)."""
     (a, c), (w, p) = (_arrays(list(pairs) * len(decays)) for pairs in zip(*drawn, strict=True))
     args = _lanes(a, c, np.repeat(decays, len(drawn)))
     y0, ts = SiameseState(jnp.asarray(w), jnp.asarray(p)), [horizon / 2, horizon]
     runs = ensemble(siamese, y0, args, ts, rtol=1e-8, atol=1e-11, sort_key=None).raise_if_failed()
-    encoders = np.asarray(runs.ys.encoder)
-    return np.linalg.svd(encoders, compute_uv=False) ** 2, encoders[:, -1]
+    encoders = np.asarray(runs.ys.encoder).reshape(len(decays), len(drawn), 2, SIZE, SIZE)
+    return np.linalg.svd(encoders, compute_uv=False) ** 2, encoders[:, :, 1]
 
 
 @in_float64

@@ -11,13 +11,20 @@ if TYPE_CHECKING:
 
 FLOOR = 1e-18  # where zeros are drawn
 RANK_COLOURS = {0: "k", 1: CYCLE[1], 2: CYCLE[4], 3: CYCLE[0], -1: "0.8"}
-ARM_COLOURS = {"both": CYCLE[0], "both, EMA target": CYCLE[5], "no predictor": CYCLE[1], "no stop gradient": CYCLE[3]}
+ARM_LOOKS = {  # colour, line, order
+    "both": (CYCLE[0], "-", 3),
+    "both, EMA target": (CYCLE[6], "--", 4),
+    "no predictor": (CYCLE[1], "-", 3),
+    "no stop gradient": (CYCLE[3], "-", 3),
+}
 
 
 def _dots(ax: Any, place: float, values: Any, **options: Any) -> None:
     """Values as dots around a place of the x axis, zeros at the floor."""
     flat = np.maximum(np.ravel(values), FLOOR)
-    ax.plot(place + np.linspace(-0.13, 0.13, flat.size), flat, "o", markersize=3, markeredgewidth=0, alpha=0.7, **options)
+    ax.plot(
+        place + np.linspace(-0.13, 0.13, flat.size), flat, "o", markersize=4, markeredgewidth=0, alpha=0.6, **options
+    )
 
 
 def plot_stationary_points(dataset: "xarray.Dataset") -> Any:
@@ -30,17 +37,24 @@ def plot_stationary_points(dataset: "xarray.Dataset") -> Any:
         for k, formula in enumerate(dataset.formula.values):
             values = dataset.distance.sel(kind=kind, formula=formula)
             _dots(left, i + 0.36 * k - 0.18, values, color=CYCLE[k], label=names[formula] if i == 0 else None)
-    left.set_xticks(range(dataset.sizes["kind"]), [kind.replace(", ", ",\n") for kind in dataset.kind.values], fontsize=8.5)
+    left.set_xticks(
+        range(dataset.sizes["kind"]), [kind.replace(", ", ",\n") for kind in dataset.kind.values], fontsize=8.5
+    )
     left.set_ylabel("relative distance from the root $S$")
     left.set_title("(a) which formula gives $W^T W$ of a balanced state", fontsize=10, loc="left")
     for i, state in enumerate(dataset.state.values):
         for k, (name, text) in enumerate(
-            (("speed", "speed of $W$, $P$"), ("residual", r"$|P W A - \bar{W} C^T|$"), ("imbalance", "$|P^T P - W W^T|$"))
+            (
+                ("speed", "speed of $W$, $P$"),
+                ("residual", r"$|P W A - \bar{W} C^T|$"),
+                ("imbalance", "$|P^T P - W W^T|$"),
+            )
         ):
             values = dataset[name].sel(state=state).values
             _dots(right, i + 0.3 * k - 0.3, values, color=CYCLE[k + 2], label=text if i == 0 else None)
     right.set_xticks(
-        range(dataset.sizes["state"]), ["$W=0$,\nany $P$", "$W=P=0$,\ntarget held", "any\ninvertible $W$", "balanced\nroot $S$"]
+        range(dataset.sizes["state"]),
+        ["$W=0$,\nany $P$", "$W=P=0$,\ntarget held", "any\ninvertible $W$", "balanced\nroot $S$"],
     )
     right.set_title("(b) where the flow stands still", fontsize=10, loc="left")
     for ax in (left, right):
@@ -70,13 +84,16 @@ def plot_rank_at_end(dataset: "xarray.Dataset") -> Any:
             if rank >= 0 or share.any():
                 ax.barh(places, share, left=base, height=0.46, color=colour, label=name)
             base += share
-        ax.set_yticks(places, [f"{start}, λ = {0 if decay.startswith('no') else lam:g}" for start, decay in rows], fontsize=8.5)
+        ax.set_yticks(
+            places, [f"{start}, λ = {0 if decay.startswith('no') else lam:g}" for start, decay in rows], fontsize=8.5
+        )
         ax.tick_params(axis="y", length=0, labelleft=letter == "a")
         ax.set_xlim(0, 100)
         ax.set_xlabel("share of the runs (%)")
         ax.set_title(f"({letter}) rank of $W^T W$ at the end, {data}", fontsize=10, loc="left")
         tidy(ax, grid=False)
-    axes[0].legend(frameon=False, fontsize=8.5, ncols=5, loc="upper center", bbox_to_anchor=(0.8, -0.14))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, ncols=5, loc="outside lower center")
     ax, q = axes[2], dataset.similarity.values
     lines = {"smallest singular value of $C$": (dataset.smallest_c, "0.5", "s")}
     for k, decay in enumerate(dataset.decay.values):
@@ -92,7 +109,7 @@ def plot_rank_at_end(dataset: "xarray.Dataset") -> Any:
     ax.text(1.0, level * 1.1, "counts as collapsed below", ha="right", va="bottom", fontsize=8)
     ax.set_ylim(-level / 50, 3)
     ax.set_xlabel("correlation q of one direction between the views\n(0 independent, 1 identical views)")
-    ax.set_title("(c) condition 3, from balanced starts with P > 0", fontsize=10, loc="left")
+    ax.set_title("(c) condition 3; balanced starts, P > 0", fontsize=10, loc="left")
     ax.legend(frameon=False, fontsize=8.5, loc="lower right", bbox_to_anchor=(1, 0.06))
     tidy(ax)
     return figure
@@ -107,14 +124,15 @@ def plot_ablations(dataset: "xarray.Dataset") -> Any:
     for row, views in enumerate(dataset.views.values):
         for column, decay in enumerate(dataset.decay.values):
             ax = axes[row, column]
-            for arm, colour in ARM_COLOURS.items():
+            for arm, (colour, style, order) in ARM_LOOKS.items():
                 values = dataset.square.sel(arm=arm, views=views, decay=decay).transpose("run", "time").values[:, 1:]
                 ax.plot(times, values[:15].T, color=colour, linewidth=0.5, alpha=0.5)
-                ax.plot(times, np.median(values, axis=0), color=colour, linewidth=2, label=arm)
+                ax.plot(times, np.median(values, axis=0), style, color=colour, linewidth=2.2, label=arm, zorder=order)
             lam = dataset.attrs["weight_decay"] * column
             ax.set_title(f"({'abcd'[2 * row + column]}) {views} views, λ = {lam:g}", fontsize=10, loc="left")
             ax.set_xscale("log")
             ax.set_yscale("log")
+            ax.set_xlim(0.1, times[-1])
             ax.set_ylim(1e-10, 100)
             tidy(ax)
         axes[row, 0].set_ylabel("$|W|^2$")
