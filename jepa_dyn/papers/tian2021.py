@@ -41,6 +41,11 @@ def _rotation(rng: np.random.Generator) -> np.ndarray:
     return np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0]
 
 
+def _invertible(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Matrices with singular values in [0.5, 2]."""
+    return np.stack([(_rotation(rng) * rng.uniform(0.5, 2.0, SIZE)) @ _rotation(rng) for _ in range(count)])
+
+
 def _root(matrix: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(values)) @ vectors.T
@@ -158,7 +163,7 @@ def stationary_points(*, seeds: int = 20, full: bool = False, key: int = 0) -> "
     speed, residual, imbalance = (
         np.stack([by_kind(one) for one in values]) for values in zip(*(_at(y, a, c) for y in states), strict=True)
     )
-    w, target = (rng.normal(size=a.shape) for _ in range(2))
+    w, target = _invertible(rng, len(a)), rng.normal(size=a.shape)
     best = target @ c.mT @ w.mT @ np.linalg.inv(w @ a @ w.mT)
     at_best = jax.vmap(siamese, (None, 0, 0))(0.0, SiameseState(w, best, target), _lanes(a, c))
     pair, triple, state = ("kind", "seed"), ("formula", "kind", "seed"), ("state", "kind", "seed")
@@ -194,7 +199,7 @@ def stationary_points(*, seeds: int = 20, full: bool = False, key: int = 0) -> "
 
 def _stationary_states(rng: np.random.Generator, t: np.ndarray, s: np.ndarray) -> list[SiameseState]:
     """One state per data set for each of `STATES`."""
-    none, any_w, any_p = np.zeros_like(t), rng.normal(size=t.shape), rng.normal(size=t.shape)
+    none, any_w, any_p = np.zeros_like(t), _invertible(rng, len(t)), rng.normal(size=t.shape)
     half = np.stack([_root(one) for one in s])
 
     def invertible(w: np.ndarray) -> SiameseState:

@@ -64,7 +64,7 @@ def test_balanced_starts_are_balanced():
         w, p = tian2021.draw_start(kind, rng)
         assert np.allclose(p.T @ p, w @ w.T) == kind.startswith("balanced")
     w, p = tian2021.draw_start("balanced, P > 0", rng)
-    np.testing.assert_allclose(p, sqrtm(w @ w.T).real, atol=1e-10)
+    np.testing.assert_allclose(p, np.real(np.asarray(sqrtm(w @ w.T))), atol=1e-10)
 
 
 def test_distances_are_those_from_a_root_by_scipy(stationary):
@@ -79,7 +79,7 @@ def test_distances_are_those_from_a_root_by_scipy(stationary):
             x = x.reshape(3, 3)
             return (x @ x - t.T @ x @ t).ravel()
 
-        s = fsolve(gap, (t.T @ t).ravel(), xtol=1e-13).reshape(3, 3)
+        s = np.reshape(np.asarray(fsolve(gap, (t.T @ t).ravel(), xtol=1e-13)), (3, 3))
         assert np.linalg.eigvalsh((s + s.T) / 2)[0] > 0
         printed = c.T @ np.linalg.inv(a) @ c @ np.linalg.inv(a)
         one = stationary.distance.sel(kind="generic").isel(seed=seed)
