@@ -13,7 +13,11 @@ import jax
 if TYPE_CHECKING:
     import xarray
 
-PAPERS = {"littwin2024": "Littwin et al. 2024", "ponce2025": "Ponce et al. 2025"}
+PAPERS = {
+    "littwin2024": "Littwin et al. 2024",
+    "ponce2025": "Ponce et al. 2025",
+    "tian2021": "Tian et al. 2021, as summarised in the note on collapse",
+}
 
 
 @dataclass(frozen=True)
