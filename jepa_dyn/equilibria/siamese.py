@@ -1,12 +1,14 @@
-"""Equilibria of linear siamese networks: every S = A^T A of full rank, of rank 1, and zero; their weights; closed forms.
+"""Equilibria of linear siamese networks: every S = A^T A of every rank; their weights; closed forms.
 
-SG and EMA have the same equilibria (C = A). Full rank: all real solutions of (6), complete by the homotopy, each proved by its
-certificate. Rank 1: A = u v^T with (b^2 X - b Y^T + lambda) v = 0, |v| = |b|, all eigenvalues b of a quadratic pencil. Ranks
-between, which exist for m >= 3 only and can be stable, are not enumerated: the result says so.
+SG and EMA have the same equilibria (C = A). Full rank: all real solutions of (6). Below: those of the equation of that rank
+(`reduced`), which at rank 1 is a quadratic eigenvalue problem. All are found by following complex paths, each is proved by its
+certificate.
 
-Source: Ponce 2025, propositions 4.5, 4.11, corollary 4.6, with our corrections. (Rank 1 is not in the paper; some are stable.)
+Source: Ponce 2025, propositions 4.5, 4.11, corollary 4.6, with our corrections. (Deficient ranks are not in the paper; some are
+stable.)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -16,76 +18,94 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import is_traced, require_choice, require_finite, require_nonnegative, require_positive
+from jepa_dyn._checks import is_traced, require_choice, require_positive
 from jepa_dyn._precision import x64_context
 from jepa_dyn.equilibria.certificate import Certificate, certify, same_root
-from jepa_dyn.equilibria.homotopy import AT_INFINITY, FAILED, FINITE, Paths, solve_by_parameter, solve_total_degree
-from jepa_dyn.equilibria.reduced import entries, packed_residual, predictor_of, symmetric
+from jepa_dyn.equilibria.homotopy import AT_INFINITY, FAILED, Member, Paths, scaled, solve_total_degree
+from jepa_dyn.equilibria.parameter_homotopy import Solutions, solve_by_parameter
+from jepa_dyn.equilibria.reduced import chart_of_map, entries, gram_of, packed_residual, predictor_of, symmetric
 from jepa_dyn.flows.siamese import SiameseArguments, SiameseState
 
-METHODS = ("total degree", "parameter")
+METHODS = ("parameter", "total degree")
 MOST_INPUTS = 4
 
 
-class SiameseEquilibria(eqx.Module):
-    """Equilibria of one data set, one S = A^T A per O(n) orbit, by falling trace.
+class RankEquilibria(eqx.Module):
+    """Equilibria of one rank r of one data set, by falling trace, and what became of the solutions of its equation.
 
-    - `full_rank`: (K, m, m) positive definite roots of (6); `radius`: (K,) proved bounds of their Frobenius errors.
-    - `rank_one`: (K1, m, m) with one positive eigenvalue each. S = 0 is always an equilibrium too.
-    - `other_real`: (K2, m, m) real roots of (6) that are not positive definite: no equilibria.
-    - `num_complex`: finite roots that are not real; `num_at_infinity`, `num_failed`: paths without a finite end; all add up to the
-      paths followed.
-    - `num_unproved`: ends that look real, but have no certificate (a multiple root, as at a fold); not among the above.
+    - `s`: (K, m, m), S = A^T A of rank r, one per O(n) orbit; `radius`: (K,) proved bounds of their Frobenius errors.
+    - `other`: (K2, m, m) real solutions that are no equilibria (S not positive semidefinite of that rank).
+    - `num_complex`: finite solutions that are not real; `num_at_infinity`: without a finite end; `num_failed`: lost.
+    - `num_unproved`: ends that look real, but have no certificate (multiple solutions, as at a fold, and continua).
     """
 
-    full_rank: Float[np.ndarray, "k m m"]
+    s: Float[np.ndarray, "k m m"]
     radius: Float[np.ndarray, " k"]
-    rank_one: Float[np.ndarray, "k1 m m"]
-    other_real: Float[np.ndarray, "k2 m m"]
+    other: Float[np.ndarray, "k2 m m"]
+    rank: int = eqx.field(static=True)
     num_complex: int = eqx.field(static=True)
     num_at_infinity: int = eqx.field(static=True)
     num_failed: int = eqx.field(static=True)
     num_unproved: int = eqx.field(static=True)
 
     @property
-    def unsearched_ranks(self) -> tuple[int, ...]:
-        """Ranks whose equilibria are not enumerated: 2 .. m - 1. There are such equilibria, stable ones among them."""
-        return tuple(range(2, self.full_rank.shape[-1]))
-
-    @property
-    def full_rank_complete(self) -> bool:
-        """Whether no path failed and every real end is proved: then `full_rank` holds all."""
+    def complete(self) -> bool:
+        """Whether nothing was lost and every real end is proved: then these are all."""
         return self.num_failed == 0 and self.num_unproved == 0
 
-    @property
-    def complete(self) -> bool:
-        """Whether all equilibria of every rank are here: never for m >= 3, see `unsearched_ranks`."""
-        return self.full_rank_complete and not self.unsearched_ranks
-
     def __str__(self) -> str:
-        m = self.full_rank.shape[-1]
-        real = len(self.full_rank) + len(self.other_real)
         lines = [
-            f"SiameseEquilibria, m = {m}: {len(self.full_rank)} of full rank, {len(self.rank_one)} of rank 1, and 0"
-            f"{'' if self.full_rank_complete else '; NOT COMPLETE'}",
-            f"  paths      {real} real, {self.num_complex} complex, {self.num_at_infinity} at infinity, {self.num_failed} failed, "
-            f"{self.num_unproved} unproved",
+            f"  rank {self.rank}  {len(self.s)} equilibria{'' if self.complete else ', NOT COMPLETE'}; solutions: "
+            f"{len(self.s) + len(self.other)} real, {self.num_complex} complex, {self.num_at_infinity} at infinity, "
+            f"{self.num_failed} lost, {self.num_unproved} unproved"
         ]
-        for s, radius in zip(self.full_rank, self.radius, strict=True):
-            values = ", ".join(f"{value:.6g}" for value in np.linalg.eigvalsh(s)[::-1])
-            lines.append(f"  full rank  eigenvalues of S: {values}  (proved within {radius:.0e})")
-        if self.unsearched_ranks:
-            lines.append(f"  rank {', '.join(map(str, self.unsearched_ranks))}     not searched")
-        lines += [f"  rank 1     eigenvalue of S: {np.trace(s):.6g}" for s in self.rank_one]
+        for s, radius in zip(self.s, self.radius, strict=True):
+            values = ", ".join(f"{value:.6g}" for value in np.linalg.eigvalsh(s)[: -self.rank - 1 : -1])
+            lines.append(f"    eigenvalues of S: {values}  (proved within {radius:.0e})")
         return "\n".join(lines)
 
 
-def siamese_equilibria(args: SiameseArguments, *, method: str = "total degree", seed: int = 0) -> SiameseEquilibria:
-    """All equilibria of full rank, rank 1 and rank 0 of one data set with m <= 4 inputs: for m <= 2 all there are.
+class SiameseEquilibria(eqx.Module):
+    """All equilibria of one data set: `ranks` holds those of rank 1 .. m, see `RankEquilibria`; S = 0 is always one too."""
+
+    ranks: tuple[RankEquilibria, ...]
+
+    @property
+    def full_rank(self) -> Float[np.ndarray, "k m m"]:
+        """S of rank m."""
+        return self.ranks[-1].s
+
+    @property
+    def rank_one(self) -> Float[np.ndarray, "k m m"]:
+        """S of rank 1."""
+        return self.ranks[0].s
+
+    @property
+    def all(self) -> Float[np.ndarray, "k m m"]:
+        """Every S but 0, by falling rank."""
+        return np.concatenate([one.s for one in reversed(self.ranks)])
+
+    @property
+    def complete(self) -> bool:
+        """Whether all equilibria of every rank are here."""
+        return all(one.complete for one in self.ranks)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{len(one.s)} of rank {one.rank}" for one in reversed(self.ranks))
+        head = f"SiameseEquilibria, m = {len(self.ranks)}: {counts}, and 0{'' if self.complete else '; NOT COMPLETE'}"
+        return "\n".join([head, *map(str, reversed(self.ranks))])
+
+
+def siamese_equilibria(
+    args: SiameseArguments, *, method: str = "parameter", seed: int = 0
+) -> SiameseEquilibria | list[SiameseEquilibria]:
+    """All equilibria of every rank of data sets with m <= 4 inputs, each proved.
 
     Args:
-        args: of one system, weight decay > 0. The rates do not matter.
-        method: "total degree" follows 2^(m(m+1)/2) paths, some minutes at m = 4; "parameter" the finite ones of a generic member.
+        args: of one system, weight decay > 0; or of many, every leaf with a leading axis: then a list. The rates do not matter.
+        method: how full rank is found: "parameter" follows the finite solutions of a generic member, 2, 6, 24, 124 paths;
+            "total degree" all 2^(m(m+1)/2) of a start system, which needs no knowledge of that number. Rank 1 is a quadratic
+            eigenvalue problem, ranks between follow a generic member: 30 paths at m = 3, 84 and 288 at m = 4, about a minute.
         seed: of the random numbers of the homotopy, which decide the order of the work, not the result.
 
     Raises:
@@ -95,69 +115,98 @@ def siamese_equilibria(args: SiameseArguments, *, method: str = "total degree", 
     require_choice("method", method, METHODS)
     if is_traced(args):
         raise TypeError("Argument `args` must be concrete: call `siamese_equilibria` outside of jit, vmap and grad.")
-    xx, yx = (np.asarray(matrix, np.float64) for matrix in (args.moments.xx, args.moments.yx))
-    if xx.ndim != 2 or len(xx) > MOST_INPUTS:
+    xx, yx, lam = (np.asarray(a, np.float64) for a in (args.moments.xx, args.moments.yx, args.weight_decay))
+    if xx.shape[-1] > MOST_INPUTS or xx.ndim not in (2, 3):
         raise ValueError(
-            f"Argument `args` must be one system of at most {MOST_INPUTS} inputs, but `xx` has shape {xx.shape}."
+            f"Argument `args` must be of at most {MOST_INPUTS} inputs, one system or lanes, but `xx` has shape {xx.shape}."
         )
-    require_positive("args.weight_decay", args.weight_decay, "at 0 the equilibria form continua")
-    lam = float(np.asarray(args.weight_decay))
-    if method == "total degree":
-        paths = solve_total_degree(xx, yx, lam, seed)
-    else:
-        several = solve_by_parameter(xx[None], yx[None], np.array([lam]), seed)
-        paths = Paths(several.solutions[0], several.outcome[0], several.tries)
-    with x64_context(True):
-        real, num_complex, num_unproved = _real_roots(paths, xx, yx, lam)
-    definite = [np.linalg.eigvalsh(one.root)[0] > one.radius for one in real]
-    full = sorted((one for one, good in zip(real, definite, strict=True) if good), key=lambda one: -np.trace(one.root))
-    empty = np.zeros((0, *xx.shape))
-    others = [one.root for one, good in zip(real, definite, strict=True) if not good]
-    return SiameseEquilibria(
-        full_rank=np.stack([one.root for one in full]) if full else empty,
-        radius=np.array([one.radius for one in full]),
-        rank_one=rank_one_equilibria(xx, yx, lam),
-        other_real=np.stack(others) if others else empty,
-        num_complex=num_complex,
-        num_at_infinity=int((paths.outcome == AT_INFINITY).sum()),
-        num_failed=int((paths.outcome == FAILED).sum()),
-        num_unproved=num_unproved,
+    require_positive("args.weight_decay", lam, "at 0 the equilibria form continua")
+    m, lanes = xx.shape[-1], max(len(a) if a.ndim > ndim else 1 for a, ndim in ((xx, 2), (yx, 2), (lam, 0)))
+    stacked = zip(
+        *(np.broadcast_to(a, (lanes, *a.shape[a.ndim - n :])) for a, n in ((xx, 2), (yx, 2), (lam, 0))), strict=True
     )
+    with x64_context(True):
+        members, factors = zip(*(scaled(one, other, float(decay)) for one, other, decay in stacked), strict=True)
+        ranks = [_of_rank(members, factors, rank, method, seed) for rank in range(1, m + 1)]
+    found = [SiameseEquilibria(one) for one in zip(*ranks, strict=True)]
+    return found if max(xx.ndim - 2, yx.ndim - 2, lam.ndim) else found[0]
 
 
-def _real_roots(paths: Paths, xx: np.ndarray, yx: np.ndarray, lam: float) -> tuple[list[Certificate], int, int]:
-    """(distinct proved real roots, number of complex ones, number of ends that look real and are not proved)."""
-    proved: list[Certificate] = []
-    num_complex = unproved = 0
-    for s in paths.solutions[paths.outcome == FINITE]:
-        size = np.abs(s).max()
-        if np.abs(s.imag).max() > 1e-6 * size:
-            num_complex += 1
-            continue
-        found = certify(s.real, xx, yx, lam)
-        near = np.linalg.norm(found.root - s.real) < 1e-3 * size
-        if not (np.isfinite(found.radius) and near):
-            unproved += 1
-        elif not any(same_root(found, other) for other in proved):
-            proved.append(found)
-    return proved, num_complex, unproved
+def _of_rank(
+    members: Sequence[Member], factors: Sequence[float], rank: int, method: str, seed: int
+) -> list[RankEquilibria]:
+    m = len(members[0].xx)
+    turn = np.eye(m)
+    if rank < m:
+        turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(m, m)))[0]  # makes the chart's r x r part regular
+    turned = [Member(turn @ xx @ turn.T, turn @ yx @ turn.T, decay) for xx, yx, decay in members]
+    if rank == m and method == "total degree":
+        solutions = [_from_paths(solve_total_degree(member, seed)) for member in turned]
+    elif rank == 1 < m:
+        solutions = [_rank_one(member) for member in turned]
+    else:
+        solutions = solve_by_parameter(turned, rank, seed)
+    return [
+        _proved(one, member, rank, turn, factor) for one, member, factor in zip(solutions, turned, factors, strict=True)
+    ]
 
 
-def rank_one_equilibria(xx: np.ndarray, yx: np.ndarray, weight_decay: float) -> np.ndarray:
-    """All S = v v^T with (b^2 X - b Y^T + lambda) v = 0, |v| = |b|, b real: (K, m, m), by falling trace."""
+def _from_paths(paths: Paths) -> Solutions:
+    return Solutions(paths.vectors, int((paths.outcome == AT_INFINITY).sum()), int((paths.outcome == FAILED).sum()))
+
+
+def _rank_one(member: Member) -> Solutions:
+    """All v v^T with (b^2 X - b Y^T + lambda) v = 0, |v| = |b|, in the unknowns of rank 1."""
+    xx, yx, weight_decay = member
     m = len(xx)
     zero, one = np.zeros((m, m)), np.eye(m)
     pencil: Any = scipy.linalg.eig(
         np.block([[zero, one], [-weight_decay * one, yx.T]]), np.block([[one, zero], [zero, xx]])
     )
     values, vectors = pencil
-    found = []
-    for b, vector in zip(values, vectors.T, strict=True):
-        if np.isfinite(b) and abs(b.imag) <= 1e-9 * abs(b):
-            v = vector[:m] / vector[:m][np.argmax(np.abs(vector[:m]))]
-            v = v.real * abs(b) / np.linalg.norm(v.real)
-            found.append(np.outer(v, v))
-    return np.stack(sorted(found, key=lambda s: -np.trace(s))) if found else np.zeros((0, m, m))
+    finite = np.isfinite(values)
+    # G = b v v^T / v.v
+    found = [
+        chart_of_map(b * np.outer(v, v) / (v @ v), v[:, None], 1)
+        for b, v in zip(values[finite], vectors[:m].T[finite], strict=True)
+    ]
+    return Solutions(np.array(found).reshape(len(found), m), int((~finite).sum()), 0)
+
+
+def _proved(found: Solutions, member: Member, rank: int, turn: np.ndarray, factor: float) -> RankEquilibria:
+    """The distinct real solutions with their proofs, turned and scaled back."""
+    m = len(turn)
+    proved: list[Certificate] = []
+    num_complex = unproved = 0
+    for vector in found.vectors:
+        size = np.abs(vector).max()
+        if not np.abs(vector.imag).max() <= 1e-6 * size:
+            num_complex += 1
+            continue
+        s = np.asarray(gram_of(jnp.asarray(vector.real), m, rank))
+        one = certify(s, *member, rank)
+        near = np.linalg.norm(one.s - s) < 1e-3 * np.linalg.norm(s)
+        if not (np.isfinite(one.radius) and near):
+            unproved += 1
+        elif not any(same_root(one, other, *member, rank) for other in proved):
+            proved.append(one)
+    definite = [np.linalg.eigvalsh(one.s)[m - rank] > one.error for one in proved]
+    good = sorted((one for one, right in zip(proved, definite, strict=True) if right), key=lambda one: -np.trace(one.s))
+    other = [one for one, right in zip(proved, definite, strict=True) if not right]
+
+    def back(some: list[Certificate]) -> np.ndarray:
+        return np.array([factor * turn.T @ one.s @ turn for one in some]).reshape(-1, m, m)
+
+    return RankEquilibria(
+        s=back(good),
+        radius=np.array([factor * one.error for one in good]),
+        other=back(other),
+        rank=rank,
+        num_complex=num_complex,
+        num_at_infinity=found.num_at_infinity,
+        num_failed=found.num_failed,
+        num_unproved=unproved,
+    )
 
 
 def equilibrium_state(s: ArrayLike, outputs: int, args: SiameseArguments, *, target: bool = False) -> SiameseState:
@@ -199,40 +248,3 @@ def differentiable_root(s: ArrayLike, args: SiameseArguments) -> Float[Array, "m
 
     matrix = jax.lax.stop_gradient(jax.jacfwd(field)(known, held))
     return symmetric(known - jnp.linalg.solve(matrix, field(known, args)), m)
-
-
-def one_feature_roots(rho: ArrayLike, tau: ArrayLike, weight_decay: ArrayLike) -> tuple[Array, Array, Array]:
-    """m = 1, rho = [xx] > 0, tau = [yx]: (r1, r2, Delta), r = (|tau| -+ sqrt(Delta)) / (2 rho), S = r^2.
-
-    Delta = tau^2 - 4 rho lambda.
-
-    NaN where Delta < 0: only 0 is an equilibrium. At Delta = 0 the two meet. Elementwise.
-
-    Raises:
-        ValueError: rho <= 0, lambda < 0, or a number that is not finite.
-
-    Source: Ponce 2025, section 4.3, proposition 4.11.
-    """
-    require_positive("rho", rho)
-    require_finite("tau", tau)
-    require_nonnegative("weight_decay", weight_decay)
-    rho, size, lam = jnp.asarray(rho), jnp.abs(jnp.asarray(tau)), jnp.asarray(weight_decay)
-    delta = size**2 - 4 * rho * lam
-    larger = (size + jnp.sqrt(delta)) / (2 * rho)
-    # the product of the roots is lambda / rho: no cancellation in the small one
-    return jnp.where(larger > 0, lam / (rho * jnp.where(larger > 0, larger, 1.0)), larger), larger, delta
-
-
-def one_feature_eigenvalues(
-    radius: ArrayLike, tau: ArrayLike, weight_decay: ArrayLike, outputs: int
-) -> Float[Array, " p"]:
-    """Spectrum of the stop-gradient flow at an equilibrium of m = 1 with |a| = radius, n = `outputs`, (n + n^2,):
-
-    -2 lambda (n times), 2 lambda - |tau| r, -lambda ((n-1)^2 times), -|tau| r (n-1 times), 0 (n-1 times).
-
-    Source: Ponce 2025, proposition 4.11, whose (54), (55) are corrected.
-    """
-    r, size, lam = jnp.asarray(radius), jnp.abs(jnp.asarray(tau)), jnp.asarray(weight_decay)
-    n = outputs
-    parts = [(-2 * lam, n), (2 * lam - size * r, 1), (-lam, (n - 1) ** 2), (-size * r, n - 1), (0 * r, n - 1)]
-    return jnp.concatenate([jnp.full(count, value) for value, count in parts])

@@ -19,7 +19,9 @@ from jepa_dyn.flows import SiameseArguments, SiameseState, siamese, siamese_argu
 from jepa_dyn.moments import ViewMoments, view_moments
 from jepa_dyn.papers import ponce2025_checks as claims
 from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
-from jepa_dyn.papers.ponce2025_plots import plot_fig3, plot_fig4, plot_trials
+from jepa_dyn.papers.ponce2025_checks import PROCEDURES
+from jepa_dyn.papers.ponce2025_equilibria import proposition_4_10
+from jepa_dyn.papers.ponce2025_plots import plot_fig3, plot_fig4, plot_proposition_4_10, plot_trials
 from jepa_dyn.solve import train
 from jepa_dyn.status import Status
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     import xarray
 
 OUTPUTS = 2
-PROCEDURES = ("sg", "ema")
 # (name, conditioned on Delta >= 0, flow or learning rate of the algorithm, 1 - alpha or a schedule, C0 = A0); SG has None for alpha
 VARIANTS: tuple[tuple[str, bool, float | None, float | str | None, bool], ...] = (
     ("SG flow, all draws", False, None, None, True),
@@ -241,4 +242,7 @@ ITEMS = (
     Item("fig3", "paths of SG and EMA in the plane of a: two circles and the origin", fig3, plot_fig3),
     Item("fig4", "E and F along paths: neither procedure minimises them", fig4, plot_fig4),
     Item("trials", "the 10,000 trials in eleven readings: shares that end on the outer circle", trials, plot_trials),
+    Item(
+        "proposition_4_10", "all equilibria of random data: most are saddles", proposition_4_10, plot_proposition_4_10
+    ),
 )

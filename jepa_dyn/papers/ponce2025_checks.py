@@ -9,6 +9,7 @@ from jepa_dyn.papers._figure import Check
 if TYPE_CHECKING:
     import xarray
 
+PROCEDURES = ("sg", "ema")
 SG_PRINTED, EMA_PRINTED = 0.820, 0.928
 
 
@@ -145,5 +146,78 @@ def objective_checks(dataset: "xarray.Dataset") -> list[Check]:
             f"largest E at the end {np.nanmax(start_to_end):.4f}",
             True,
             bool(np.nanmax(start_to_end) > 1e-3),
+        ),
+    ]
+
+
+def index_checks(dataset: "xarray.Dataset") -> list[Check]:
+    """Proposition 4.10 and what can be said in its place, over the data sets of `proposition_4_10`."""
+    where, found = "proposition 4.10", []
+    full_rank = {m: dataset.sel(inputs=m, rank=m) for m in dataset.inputs.values}
+    for m, one in full_rank.items():
+        counts = one["count"].sel(procedure="sg").values
+        saddles, total = int(counts[1:].sum()), int(counts.sum())
+        found.append(
+            Check(
+                f"m = {m}: every equilibrium of full rank is asymptotically stable",
+                where,
+                "all are",
+                f"{saddles} of {total} have unstable directions across their orbit",
+                False,
+                saddles == 0,
+                "the step from (49) holds for no u, not for generic u",
+            )
+        )
+    for procedure, name in zip(PROCEDURES, ("SG", "EMA"), strict=True):
+        wrong = sets = 0
+        for one in full_rank.values():
+            some = one.num_equilibria.values > 0
+            wrong += int((one.num_stable.sel(procedure=procedure).values[some] != 1).sum())
+            sets += int(some.sum())
+        found.append(
+            Check(
+                f"{name}: exactly one orbit of full rank is stable where there is any",
+                where,
+                "(replacement, not proved)",
+                f"so in {sets - wrong} of {sets} data sets",
+                True,
+                wrong == 0,
+            )
+        )
+    other = sum(int((~one.largest_is_stable.values).sum()) for one in full_rank.values())
+    deficient = sum(
+        int((one.num_stable.sel(procedure="sg").sel(rank=slice(1, int(m) - 1)) > 0).any("rank").sum())
+        for m, one in ((m, dataset.sel(inputs=m)) for m in dataset.inputs.values)
+    )
+    sets, bounds = dataset.attrs["sets"], {2: 6, 3: 24}
+    most = {m: int(one.num_equilibria.max()) for m, one in full_rank.items()}
+    lost = int((~dataset.complete).sum())
+    return [
+        *found,
+        Check(
+            "The stable one of full rank has the largest trace",
+            where,
+            "(replacement, not proved)",
+            f"other in {other} data sets",
+            True,
+            other == 0,
+        ),
+        Check(
+            "Equilibria have full rank",
+            "(6), (7)",
+            "rank A = m",
+            f"stable orbits of lower rank in {deficient} of {sum(sets)} data sets",
+            False,
+            deficient == 0,
+            "dimensional collapse has a basin of its own",
+        ),
+        Check(
+            "At most 2^(m(m+1)/2) equilibria of full rank",
+            "corollary 4.6",
+            ", ".join(f"{2 ** (m * (m + 1) // 2)} at m = {m}" for m in most),
+            ", ".join(f"{number} at m = {m} (of {bounds[m]} complex)" for m, number in most.items()),
+            True,
+            all(number <= bounds[m] for m, number in most.items()) and lost == 0,
+            f"enumeration incomplete in {lost} data sets",
         ),
     ]

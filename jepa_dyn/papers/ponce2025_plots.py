@@ -110,3 +110,26 @@ def plot_trials(dataset: "xarray.Dataset") -> Any:
         f"Where {dataset.attrs['trials']:,} random starts end, in eleven readings of section 4.3", fontsize=11
     )
     return figure
+
+
+def plot_proposition_4_10(dataset: "xarray.Dataset") -> Any:
+    """Equilibria by number of unstable directions, one colour per rank; how many data sets have how many. Returns the figure."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, dataset.sizes["inputs"], figsize=(10, 3.8), layout="constrained")
+    for ax, m, sets in zip(axes, dataset.inputs.values, dataset.attrs["sets"], strict=True):
+        one = dataset["count"].sel(inputs=m, procedure="sg")
+        last = int(np.flatnonzero(one.sum("rank"))[-1])
+        places = np.arange(last + 1)
+        for k, rank in enumerate(range(int(m), 0, -1)):
+            heights = one.sel(rank=rank).values[: last + 1] / sets
+            width = 0.8 / int(m)
+            ax.bar(places + (k - (m - 1) / 2) * width, heights, width, color=CYCLE[k], label=f"rank {rank}")
+        ax.set_xticks(places)
+        ax.set_xlabel("unstable directions across the orbit")
+        ax.set_ylabel("equilibria per data set")
+        ax.set_title(f"m = {m} inputs, {sets} data sets, SG", fontsize=10, loc="left")
+        ax.legend(frameon=False, fontsize=9)
+        tidy(ax)
+    figure.suptitle("Proposition 4.10 says that every equilibrium of full rank has none", fontsize=11)
+    return figure

@@ -15,14 +15,20 @@ from jepa_dyn.equilibria import (
     one_feature_eigenvalues,
     one_feature_roots,
     orbit_dimension,
-    reduced_residual,
     siamese_equilibria,
     stability,
 )
 from jepa_dyn.equilibria.certificate import certify, same_root
-from jepa_dyn.equilibria.homotopy import FAILED, FINITE, solve_by_parameter, solve_total_degree
-from jepa_dyn.equilibria.reduced import entries, symmetric
-from jepa_dyn.flows import siamese, siamese_arguments
+from jepa_dyn.equilibria.homotopy import FAILED, FINITE, Member, solve_total_degree
+from jepa_dyn.equilibria.parameter_homotopy import generic_member, solve_by_parameter
+from jepa_dyn.equilibria.reduced import (
+    GENERIC_COUNTS,
+    entries,
+    rank_residual,
+    reduced_residual,
+    symmetric,
+)
+from jepa_dyn.flows import SiameseState, siamese, siamese_arguments
 from jepa_dyn.moments import view_moments
 
 XX, YX = np.array([[1.2, 0.35], [0.35, 0.8]]), np.array([[0.95, 0.3], [-0.2, 0.7]])
@@ -52,32 +58,44 @@ def test_every_path_is_accounted_for(m, finite):
     """2, 6, 24 finite solutions of 2, 8, 64, for each of several data sets; each satisfies the equation."""
     rng = np.random.default_rng(m)
     for seed in range(4):
-        xx, yx = random_data(rng, m)
-        paths = solve_total_degree(xx, yx, 0.02, seed)
+        member = Member(*random_data(rng, m), 0.02)
+        paths = solve_total_degree(member, seed)
         assert len(paths.outcome) == 2 ** (m * (m + 1) // 2)
-        assert (paths.outcome == FINITE).sum() == finite and not (paths.outcome == FAILED).any()
-        for s in paths.solutions[paths.outcome == FINITE]:
-            gap = np.asarray(reduced_residual(jnp.asarray(s), jnp.asarray(xx, complex), jnp.asarray(yx, complex), 0.02))
-            assert np.abs(gap).max() < 1e-9 * (1 + np.abs(s).max()) ** 2
+        assert (paths.outcome == FINITE).sum() == finite == len(paths.vectors) and not (paths.outcome == FAILED).any()
+        for vector in paths.vectors:
+            gap = np.asarray(reduced_residual(symmetric(jnp.asarray(vector), m), *member))
+            assert np.abs(gap).max() < 1e-9 * (1 + np.abs(vector).max()) ** 2
 
 
 @pytest.mark.parametrize("m", [2, 3])
 def test_both_homotopies_find_the_same(m):
     rng = np.random.default_rng(5)
-    data = [random_data(rng, m) for _ in range(6)]
-    several = solve_by_parameter(np.stack([d[0] for d in data]), np.stack([d[1] for d in data]), np.full(6, 0.05))
-    for i, (xx, yx) in enumerate(data):
-        one = solve_total_degree(xx, yx, 0.05)
-        ours, theirs = one.solutions[one.outcome == FINITE], several.solutions[i][several.outcome[i] == FINITE]
-        assert len(ours) == len(theirs)
-        apart = np.abs(ours[:, None] - theirs[None]).max(axis=(2, 3)) / (1 + np.abs(ours).max(axis=(1, 2)))[:, None]
+    members = [Member(*random_data(rng, m), 0.05) for _ in range(6)]
+    for member, several in zip(members, solve_by_parameter(members, m), strict=True):
+        ours, theirs = solve_total_degree(member).vectors, several.vectors
+        assert len(ours) == len(theirs) and several.num_failed == 0
+        apart = np.abs(ours[:, None] - theirs[None]).max(axis=2) / (1 + np.abs(ours).max(axis=1))[:, None]
         assert apart.min(axis=1).max() < 1e-8 and sorted(apart.argmin(axis=1)) == list(range(len(theirs)))
+
+
+@pytest.mark.parametrize(("m", "rank"), [pair for pair in GENERIC_COUNTS if pair[1] > 1])
+def test_stored_solutions_are_solutions(m, rank):
+    """As many distinct ones as the Groebner bases say."""
+    member, vectors = generic_member(m, rank)
+    assert len(vectors) == GENERIC_COUNTS[m, rank]
+    for vector in vectors:
+        gap = np.asarray(rank_residual(jnp.asarray(vector), *member, rank))
+        jacobian = jax.jacfwd(lambda v: rank_residual(v, *member, rank), holomorphic=True)(jnp.asarray(vector))
+        assert np.linalg.norm(np.linalg.solve(jacobian, gap)) < 1e-10 * (1 + np.linalg.norm(vector))
+    apart = np.abs(vectors[:, None] - vectors[None]).max(axis=2) + np.eye(len(vectors))
+    assert (apart > 1e-6 * (1 + np.abs(vectors).max(axis=1))).all()
 
 
 def test_the_counterexample_to_proposition_4_10(generic):
     """Four equilibria of full rank with 0, 1, 2, 3 unstable directions; S and the eigenvalue as found by another code."""
     args, found = generic
-    assert found.complete and len(found.full_rank) == 4 and len(found.rank_one) == 2 and found.num_complex == 2
+    assert found.complete and len(found.full_rank) == 4 and len(found.rank_one) == 2
+    assert found.ranks[1].num_complex == 2 and found.ranks[0].num_complex == 2
     states = [equilibrium_state(s, 3, args) for s in found.full_rank]
     spectra = [stability(y, args) for y in states]
     assert sorted(one.num_unstable for one in spectra) == [0, 1, 2, 3]
@@ -91,7 +109,7 @@ def test_the_counterexample_to_proposition_4_10(generic):
     assert above.transverse[0].real == pytest.approx(0.016481, abs=5e-7) and not above.stable
     # the stable one has the largest trace
     assert [one.stable for one in spectra] == [True, False, False, False]
-    assert "4 of full rank" in str(found) and "unstable" in str(spectra[saddle])
+    assert "4 of rank 2, 2 of rank 1, and 0" in str(found) and "unstable" in str(spectra[saddle])
 
 
 def test_rank_one_equilibria_can_be_stable(generic):
@@ -108,7 +126,7 @@ def test_rank_one_equilibria_can_be_stable(generic):
 def test_scipy_finds_no_further_root(generic):
     """MINPACK from 300 starts over several orders of magnitude: every real root that it finds is ours."""
     _, found = generic
-    ours = np.concatenate([found.full_rank, found.other_real])
+    ours = np.concatenate([found.full_rank, found.ranks[1].other])
     rng = np.random.default_rng(0)
     hits = np.zeros(len(ours), int)
     gap = jax.jit(lambda v: entries(reduced_residual(symmetric(v, 2), jnp.asarray(XX), jnp.asarray(YX), 0.02)))
@@ -131,7 +149,7 @@ def test_certificates_hold_in_many_digits(generic):
     _, found = generic
     with mpmath.workdps(50):
         xx, yx, lam = mpmath.matrix(XX.tolist()), mpmath.matrix(YX.tolist()), mpmath.mpf(0.02)
-        for s, radius in zip(found.full_rank, found.radius, strict=True):
+        for s, radius in zip(found.full_rank, found.ranks[1].radius, strict=True):
 
             def gap(a, b, c):
                 matrix = mpmath.matrix([[a, b], [b, c]])
@@ -146,43 +164,66 @@ def test_certificates_hold_in_many_digits(generic):
 
 def test_certificates_tell_roots_apart(generic):
     _, found = generic
-    one, other = (certify(s, XX, YX, 0.02) for s in found.full_rank[:2])
-    again = certify(found.full_rank[0] + 1e-7, XX, YX, 0.02)
-    assert same_root(one, again) and not same_root(one, other)
-    double = certify(np.array([[(2 / 6) ** 2]]), np.array([[3.0]]), np.array([[2.0]]), 1 / 3)  # tau^2 = 4 rho lambda
+    for rank in (1, 2):
+        data = (XX, YX, 0.02, rank)
+        one, other = (certify(s, *data) for s in found.ranks[rank - 1].s[:2])
+        again = certify(one.s * (1 + 1e-7), *data)
+        assert same_root(one, again, *data) and not same_root(one, other, *data)
+    double = certify(np.array([[(2 / 6) ** 2]]), np.array([[3.0]]), np.array([[2.0]]), 1 / 3, 1)  # tau^2 = 4 rho lambda
     assert np.isnan(double.radius)
 
 
 @pytest.mark.slow
-def test_exactly_one_orbit_of_full_rank_is_stable():
-    """The replacement for proposition 4.10, over random data: where any S exists exactly one is stable; most are saddles."""
-    rng = np.random.default_rng(11)
-    data = [random_data(rng, 2) for _ in range(60)]
-    counts, indices = [], []
-    for xx, yx in data:
-        args = arguments(xx, yx, 0.02)
-        found = siamese_equilibria(args)
-        assert found.complete
-        unstable = [stability(equilibrium_state(s, 3, args), args) for s in found.full_rank]
-        counts.append(sum(one.stable for one in unstable))
-        indices += [one.num_unstable for one in unstable]
-        assert (counts[-1] == 1) == (len(unstable) > 0)
-        if unstable:
-            assert unstable[0].stable  # that of the largest trace
-    assert sum(counts) >= 20 and np.mean(np.array(indices) > 0) > 0.5
-
-
-def test_three_inputs():
+def test_three_inputs_at_every_rank():
+    """Newton's method by scipy on the flow itself, from 400 starts, finds no equilibrium of any rank that is not ours."""
     rng = np.random.default_rng(2)
     xx, yx = random_data(rng, 3)
     args = arguments(xx, yx, 0.01)
     found = siamese_equilibria(args)
-    assert found.full_rank_complete and found.num_complex + len(found.full_rank) + len(found.other_real) == 24
-    assert not found.complete and found.unsearched_ranks == (2,) and "rank 2     not searched" in str(found)
-    for s in found.full_rank:
-        one = stability(equilibrium_state(s, 4, args), args)
-        assert one.speed < 1e-12 and one.orbit_dimension == orbit_dimension(4, 3) == 6
+    assert found.complete and [one.rank for one in found.ranks] == [1, 2, 3] and len(found.ranks[1].s) >= 2
+    for one, generic in zip(found.ranks, (6, 30, 24), strict=True):
+        assert one.num_complex + len(one.s) + len(one.other) == generic and "NOT" not in str(one)
+        for s, radius in zip(one.s, one.radius, strict=True):
+            y = equilibrium_state(s, 4, args)
+            assert stability(y, args).speed < 1e-12 and radius < 1e-9
+            assert stability(y, args).orbit_dimension == orbit_dimension(4, one.rank)
     assert sum(stability(equilibrium_state(s, 4, args), args).stable for s in found.full_rank) <= 1
+
+    def field(z):
+        rate = siamese(0.0, SiameseState(*z.reshape(2, 3, 3)), args)
+        return jnp.stack([rate.encoder, rate.predictor]).ravel()
+
+    value, slope = jax.jit(field), jax.jit(jax.jacfwd(field))
+    known, met = np.concatenate([found.all, np.zeros((1, 3, 3))]), set()
+    for _ in range(400):
+        z = rng.normal(size=18) * 10 ** rng.uniform(-1, 0.3)
+        solved = root(lambda z: np.asarray(value(z)), z, jac=lambda z: np.asarray(slope(z)), method="lm", tol=1e-14)
+        a = solved.x[:9].reshape(3, 3)
+        if np.abs(value(solved.x)).max() < 1e-13:
+            apart = np.linalg.norm(known - a.T @ a, axis=(1, 2))
+            assert apart.min() < 1e-5
+            met.add(int(apart.argmin()))
+    assert len(met) > len(known) / 2
+
+
+def test_many_data_sets_at_once():
+    """Lanes give what single calls give; lambda may be per lane, the moments shared."""
+    decays = np.array([0.02, 0.05])
+    args = jax.vmap(lambda decay: siamese_arguments(arguments(XX, YX, 0.02).moments, weight_decay=decay), out_axes=0)(
+        decays
+    )
+    several = siamese_equilibria(args)
+    assert isinstance(several, list) and len(several) == 2
+    for one, decay in zip(several, decays, strict=True):
+        alone = siamese_equilibria(arguments(XX, YX, decay))
+        np.testing.assert_allclose(one.all, alone.all, rtol=1e-9, atol=1e-12)
+        degree = siamese_equilibria(arguments(XX, YX, decay), method="total degree")
+        np.testing.assert_allclose(one.full_rank, degree.full_rank, rtol=1e-9, atol=1e-12)
+
+
+def test_repeated_features_form_continua_and_are_called_so():
+    found = siamese_equilibria(arguments(np.eye(2), 0.9 * np.eye(2), 0.02))
+    assert not found.complete and not found.ranks[0].complete and "NOT COMPLETE" in str(found)
 
 
 @settings(max_examples=25, deadline=None)
@@ -242,9 +283,9 @@ def test_roots_as_functions_of_the_data(generic):
         (np.array([[0.0, h], [0.0, 0.0]]), by_yx[0, 1]),
         (np.array([[0.0, 0.0], [h, 0.0]]), by_yx[1, 0]),
     ):
-        ends = [certify(s, XX, YX + sign * bump, 0.02).root[0, 0] for sign in (1, -1)]
+        ends = [certify(s, XX, YX + sign * bump, 0.02, 2).s[0, 0] for sign in (1, -1)]
         assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(float(slope), rel=1e-5)
-    ends = [certify(s, XX, YX, 0.02 + sign * 1e-6).root[0, 0] for sign in (1, -1)]
+    ends = [certify(s, XX, YX, 0.02 + sign * 1e-6, 2).s[0, 0] for sign in (1, -1)]
     assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(float(by_decay), rel=1e-5)
 
 
