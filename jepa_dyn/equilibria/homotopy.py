@@ -177,12 +177,13 @@ def follow(
     *,
     renew: Callable[[np.ndarray, Any], tuple[np.ndarray, Any]] | None = None,
     rounds: int = 100,
+    most_steps: int = _MOST_STEPS,
 ) -> tuple[np.ndarray, np.ndarray, Any]:
     """The ends of many paths (paths, unknowns + 1) at t = 0, their outcomes, and `own` as it is then.
 
     The homotopy is a function (z, t, own, shared, choice). Paths differ in length by a factor of 100: every so many attempts
-    (`rounds`) those that are still going are gathered, else all would wait for the slowest; there `renew` may change coordinates,
-    from (z, own) of these paths to others that describe the same.
+    (`rounds`, of `most_steps`) those that are still going are gathered, else all would wait for the slowest; there `renew` may
+    change coordinates, from (z, own) of these paths to others that describe the same.
     """
     z0 = np.asarray(starts, complex)
     lanes, ones = len(z0), np.ones(len(z0))
@@ -190,7 +191,7 @@ def follow(
         z0 / (z0 @ np.asarray(choice.plane))[:, None], ones, 0.05 * ones, np.zeros(lanes, np.int32), ones.copy()
     )
     own = jax.tree.map(np.array, own)
-    limits, going = jnp.asarray([rounds, _MOST_STEPS], jnp.int32), np.arange(lanes)
+    limits, going = jnp.asarray([rounds, most_steps], jnp.int32), np.arange(lanes)
     while going.size:
         # one of few sizes, filled up with copies, so that little is compiled
         size = lanes if going.size > lanes // 4 else min(lanes, max(32, lanes // 4))

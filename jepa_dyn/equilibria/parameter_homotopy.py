@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,14 @@ import numpy as np
 from jaxtyping import Array
 
 from jepa_dyn._precision import x64_context
-from jepa_dyn.equilibria.frames import from_frames, renewed, residual_in_frame, to_frames
+from jepa_dyn.equilibria.frames import Divided, divided, from_frames, renewed, residual_in_frame, to_frames
 from jepa_dyn.equilibria.homotopy import AT_INFINITY, FINITE, Choice, Member, draw_choice, follow
 from jepa_dyn.equilibria.reduced import num_unknowns, packed_residual
 
 STARTS = Path(__file__).with_name("generic_solutions.npz")
-_MOST_ROUTES = 6
+_MOST_ROUTES = 10
 _CAUTION = 1e-3
-_ROUNDS = 30  # attempts after which the frames are turned
+_ROUNDS, _MOST_STEPS = 30, 600  # attempts after which the frames are turned, after which another route is tried
 
 
 class Solutions(NamedTuple):
@@ -48,15 +48,15 @@ class Between:
 
     rank: int
 
-    def __call__(self, z: Array, t: Array, own: tuple[Member, Array], begin: Member, choice: Choice) -> Array:
-        """Its value at z = (unknowns, one); below full rank in a frame, with one = 1."""
+    def __call__(self, z: Array, t: Array, own: tuple[Any, Array], begin: Any, choice: Choice) -> Array:
+        """Its value at z = (unknowns, one); below full rank of `Divided` members, in a frame and with one = 1."""
         goal, frame = own
         member = jax.tree.map(lambda end, start: t * start + (1 - t) * end, goal, begin)
-        if self.rank == member.xx.shape[0]:
-            return packed_residual(z[:-1], *member, z[-1])
-        return residual_in_frame(z[:-1], frame, *member, self.rank)
+        if isinstance(member, Divided):
+            return residual_in_frame(z[:-1], frame, member, self.rank)
+        return packed_residual(z[:-1], *member, z[-1])
 
-    def renew(self, z: np.ndarray, own: tuple[Member, np.ndarray]) -> tuple[np.ndarray, tuple[Member, np.ndarray]]:
+    def renew(self, z: np.ndarray, own: tuple[Divided, np.ndarray]) -> tuple[np.ndarray, tuple[Divided, np.ndarray]]:
         """The same points in frames that fit them."""
         goal, frames = own
         turned, frames = renewed(z[:, :-1], frames, self.rank)
@@ -133,6 +133,8 @@ def follow_sets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every solution to every member of the stack: unknowns at the ends (sets, paths, unknowns), outcomes (sets, paths)."""
     m, paths, sets = stack.xx.shape[-1], len(vectors), len(stack.xx)
+    if rank < m:
+        begin, stack = divided(begin), divided(stack)
     goals = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), paths, axis=0), stack)
     starts = np.tile(vectors, (sets, 1))
     choice, between = draw_choice(rng, num_unknowns(m, rank)), Between(rank)
@@ -146,7 +148,15 @@ def follow_sets(
         )  # no homogeneous coordinate
         unknowns, frames = to_frames(starts, m, rank)
         z, outcome, (_, frames) = follow(
-            between, with_one(unknowns), (goals, frames), begin, fixed, _CAUTION, renew=between.renew, rounds=_ROUNDS
+            between,
+            with_one(unknowns),
+            (goals, frames),
+            begin,
+            fixed,
+            _CAUTION,
+            renew=between.renew,
+            rounds=_ROUNDS,
+            most_steps=_MOST_STEPS,
         )
         ends = np.full(starts.shape, np.nan, complex)
         good = outcome == FINITE

@@ -122,14 +122,49 @@ def siamese_equilibria(
         )
     require_positive("args.weight_decay", lam, "at 0 the equilibria form continua")
     m, lanes = xx.shape[-1], max(len(a) if a.ndim > ndim else 1 for a, ndim in ((xx, 2), (yx, 2), (lam, 0)))
-    stacked = zip(
-        *(np.broadcast_to(a, (lanes, *a.shape[a.ndim - n :])) for a, n in ((xx, 2), (yx, 2), (lam, 0))), strict=True
-    )
+    xx, yx, lam = (np.broadcast_to(a, (lanes, *a.shape[a.ndim - n :])) for a, n in ((xx, 2), (yx, 2), (lam, 0)))
+    bases = [_support(one, other) for one, other in zip(xx, yx, strict=True)]
+    found: list[Any] = [None] * lanes
+    for size in {basis.shape[1] for basis in bases}:
+        alike = [i for i, basis in enumerate(bases) if basis.shape[1] == size]
+        data = [(bases[i].T @ xx[i] @ bases[i], bases[i].T @ yx[i] @ bases[i], float(lam[i])) for i in alike]
+        for i, ranks in zip(alike, _all_ranks(data, method, seed), strict=True):
+            lifted = [_lifted(one, bases[i]) for one in ranks]
+            found[i] = SiameseEquilibria(tuple(lifted + [_none(rank, m) for rank in range(size + 1, m + 1)]))
+    single = max(np.ndim(args.moments.xx) - 2, np.ndim(args.moments.yx) - 2, np.ndim(args.weight_decay)) == 0
+    return found[0] if single else found
+
+
+def _support(xx: np.ndarray, yx: np.ndarray) -> np.ndarray:
+    """Orthonormal basis (m, k) of the inputs that vary: with weight decay the encoder forgets all others."""
+    values, vectors = np.linalg.eigh(xx)
+    varies = values > 1e-12 * max(values[-1], 0.0)
+    still = vectors[:, ~varies]
+    if np.abs(yx @ still).max(initial=0.0) > 1e-6 * np.abs(yx).max(initial=1e-300):
+        raise ValueError(
+            "Argument `args.moments.yx` must be 0 on inputs that do not vary, where `xx` is singular, but is not."
+        )
+    return np.eye(len(xx)) if varies.all() else vectors[:, varies]
+
+
+def _all_ranks(data: list[tuple], method: str, seed: int) -> list[tuple[RankEquilibria, ...]]:
+    """Rank 1 .. m of each of several data sets (xx, yx, weight decay) of one size with regular xx."""
+    if len(data[0][0]) == 0:
+        return [() for _ in data]
     with x64_context(True):
-        members, factors = zip(*(scaled(one, other, float(decay)) for one, other, decay in stacked), strict=True)
-        ranks = [_of_rank(members, factors, rank, method, seed) for rank in range(1, m + 1)]
-    found = [SiameseEquilibria(one) for one in zip(*ranks, strict=True)]
-    return found if max(xx.ndim - 2, yx.ndim - 2, lam.ndim) else found[0]
+        members, factors = zip(*(scaled(*one) for one in data), strict=True)
+        ranks = [_of_rank(members, factors, rank, method, seed) for rank in range(1, len(data[0][0]) + 1)]
+    return list(zip(*ranks, strict=True))
+
+
+def _lifted(one: RankEquilibria, basis: np.ndarray) -> RankEquilibria:
+    """The same equilibria among all inputs."""
+    return eqx.tree_at(lambda r: (r.s, r.other), one, (basis @ one.s @ basis.T, basis @ one.other @ basis.T))
+
+
+def _none(rank: int, m: int) -> RankEquilibria:
+    """No equilibria of a rank above the number of inputs that vary."""
+    return RankEquilibria(np.zeros((0, m, m)), np.zeros(0), np.zeros((0, m, m)), rank, 0, 0, 0, 0)
 
 
 def _of_rank(
