@@ -59,6 +59,8 @@ def renewed(vectors: np.ndarray, frames: np.ndarray, rank: int) -> tuple[np.ndar
 
 def from_frames(vectors: np.ndarray, frames: np.ndarray, rank: int) -> np.ndarray:
     """The unknowns (K, beta) of `reduced`."""
+    if not len(vectors):
+        return vectors
     k, gamma = _split(vectors, frames.shape[-1], rank)
     span = frames[..., :rank] + frames[..., rank:] @ k
     upper = span[:, :rank]

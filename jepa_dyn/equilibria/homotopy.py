@@ -156,7 +156,7 @@ def _finish(homotopy: Callable, path: _Path, own: Any, shared: Any, choice: Choi
 
 @partial(jax.jit, static_argnames="homotopy")
 def _advance_all(
-    homotopy: Callable, paths: _Path, own: Any, shared: Any, choice: Choice, caution: float, limits: Array
+    homotopy: Callable, paths: _Path, own: Any, shared: Any, choice: Choice, caution: Any, limits: Array
 ) -> tuple[_Path, Array]:
     paths = jax.vmap(lambda path, own: _advance(homotopy, path, own, shared, choice, caution, limits))(paths, own)
     return paths, _going(paths, limits[1])
