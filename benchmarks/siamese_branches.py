@@ -18,7 +18,7 @@ import numpy as np
 from jepa_dyn.equilibria import continue_branch
 from jepa_dyn.equilibria.reduced import packed_residual
 
-START, FIRST, LONGEST = 0.05, 0.005, 0.1
+START, FIRST, LONGEST = 0.05, 0.002, 0.04
 TOLERANCE = 1e3 * float(np.finfo(np.float64).eps)  # of `continue_branch`, whose longest step is 20 times the first
 
 
@@ -155,7 +155,10 @@ def branch_routes() -> tuple[list[BranchRoute], list[str]]:
     found = [BranchRoute("ours", "jepa_dyn continue_branch", _ours, "points, stability, folds")]
     if importlib.util.find_spec("jaxcont") is None:
         return found, ["JaxCont is not installed (`pip install jaxcont`)"]
-    whole = "points, stability, folds; compiles anew in each call, its compiled loop being keyed by a function made per call"
+    whole = (
+        "points, stability, folds, of which it drops those within two first steps of another's parameter; compiles anew in each "
+        "call, its loop being keyed by a function made per call"
+    )
     walk = "its `pseudo_arclength_scan`, compiled once: points and tangents, neither stability nor folds"
     return [
         *found,
