@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 PACKAGES = (
-    "jepa_dyn jax jaxlib diffrax equinox optax numpy scipy mpmath torch torchdiffeq torchode numba gradsolve warp-lang"
+    "jepa_dyn jax jaxlib diffrax equinox optax numpy scipy mpmath torch torchdiffeq torchode numba gradsolve warp-lang "
+    "jaxcont"
 ).split()
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import deep_linear, modes
+from benchmarks import deep_linear, modes, siamese, siamese_branches
 from benchmarks.method import Method, Prepared
 from benchmarks.problem import make_batch
 from benchmarks.reference import exact_states, integrated_states
@@ -110,3 +110,35 @@ def test_routes_of_deep_linear_training_agree(tmp_path):
 )
 def test_gap_that_the_samples_explain(draws, found, agrees):
     assert deep_linear._agrees(draws, found, scatter=0.1) is agrees
+
+
+def test_routes_of_siamese_networks_agree(tmp_path):
+    results = tmp_path / "RESULTS.md"
+    options = ["--quick", "--repeats", "1", "--json", str(tmp_path / "out.json"), "--results", str(results)]
+    siamese.main(options)
+    report = json.loads((tmp_path / "out.json").read_text())
+    for kind in ("steps", "flow"):
+        assert {"plain", "ours"} <= {row["route"] for row in report["rows"] if row["kind"] == kind}
+    assert all(row["agrees"] for row in report["rows"] + report["branches"])
+    assert report["branches"][0]["fold_error"] < 1e-14
+    text = results.read_text()
+    assert text.count("## Siamese networks\n") == 1
+    assert "`python -m benchmarks.siamese --quick --repeats 1`" in text and str(tmp_path) not in text
+
+
+def test_fold_of_two_features_against_the_library():
+    case = siamese_branches.cases()[2]
+    found = siamese_branches.branch_routes()[0][0].run(case, siamese.POINTS)
+    assert np.abs(found.folds - case.fold).min() < 1e-12
+
+
+def test_targets_of_siamese_networks():
+    def row(route, seconds, runs=100_000, agrees=True):
+        return {"kind": "steps", "n": 2, "runs": 100_000, "dtype": "float64", "ema": False, "route": route, "describe": route,
+                "own_runs": runs, "turns_s": [seconds], "agrees": agrees}  # fmt: skip
+
+    trials = [{"describe": "all", "trials": 10_000, "second_s": 11.0}]
+    lines = siamese.verdicts([row("ours", 1.0), row("plain", 3.0), row("c_1_2", 0.2)], trials)
+    assert [line.rsplit(" ", 1)[1] for line in lines] == ["reached", "MISSED", "MISSED"]
+    wrong = siamese.verdicts([row("ours", 1.0, agrees=False), row("plain", 3.0)], [])
+    assert wrong[0].endswith("MISSED")

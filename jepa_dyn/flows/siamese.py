@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn._checks import require_finite, require_nonnegative
+from jepa_dyn.flows._products import product
 from jepa_dyn.moments import ViewMoments
 from jepa_dyn.parameters import Leaf
 
@@ -134,7 +135,8 @@ def _target(y: SiameseState) -> Array:
 
 def residual(y: SiameseState, args: SiameseArguments) -> Float[Array, "n m"]:
     """R = B A [xx^T] - C [yx^T]. Source: Ponce 2025, lemma 4.1."""
-    return y.predictor @ (y.encoder @ args.moments.xx) - _target(y) @ args.moments.yx
+    encoder, predictor = jnp.asarray(y.encoder), jnp.asarray(y.predictor)
+    return product(predictor, product(encoder, args.moments.xx)) - product(_target(y), args.moments.yx)
 
 
 def siamese(t: ArrayLike, y: SiameseState, args: SiameseArguments) -> SiameseState:
@@ -144,8 +146,8 @@ def siamese(t: ArrayLike, y: SiameseState, args: SiameseArguments) -> SiameseSta
     """
     r = residual(y, args)
     return SiameseState(
-        encoder=-args.encoder_rate * (y.predictor.T @ r + args.weight_decay * y.encoder),
-        predictor=-args.predictor_rate * (r @ y.encoder.T + args.weight_decay * y.predictor),
+        encoder=-args.encoder_rate * (product(jnp.asarray(y.predictor).T, r) + args.weight_decay * y.encoder),
+        predictor=-args.predictor_rate * (product(r, jnp.asarray(y.encoder).T) + args.weight_decay * y.predictor),
         target=None if y.target is None else args.ema_rate * (y.encoder - y.target),
     )
 

@@ -72,7 +72,7 @@ def map_blocks(
     def local(shared: Any, lanes: Any) -> Any:
         blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, block_size, *leaf.shape[1:]), lanes)
         result = jax.lax.map(lambda block: function(shared, block), blocks)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), result)
+        return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * block_size, *leaf.shape[2:]), result)
 
     if len(devices) == 1:
         return local(shared, lanes)

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike
 
 from jepa_dyn._checks import is_traced, require, require_not_empty, require_positive
 from jepa_dyn.moments.gaussian_batches import batch_moments
+from jepa_dyn.solve._blocks import blocks_pay, loop_in_blocks
 from jepa_dyn.solve._tolerances import state_dtype
 from jepa_dyn.solve.descent import Run, Task, begin, hashable_optimiser, observed, step
 from jepa_dyn.solve.integrate import Flow, check_start, numbers_to_arrays
@@ -88,7 +89,8 @@ def train(
     momentum = _checked_momentum(target_momentum, y0, dtype)
     lanes = {"y0": y0, "args": args, "learning_rate": rate, "batches": batches, "key": key, "target_momentum": momentum}
     mapped = _lane_flags(lanes)
-    run, ys = _train(flow, optimiser, observe, lanes, mapped, jnp.asarray(diverged_above, dtype), saved)
+    in_blocks = batches is None and blocks_pay(lanes, mapped)
+    run, ys = _train(flow, optimiser, observe, lanes, mapped, jnp.asarray(diverged_above, dtype), saved, in_blocks)
     kind = "population moments" if batches is None else f"{type(batches).__name__}"
     return _result(saved, ys, run, y0, args, rate, f"{_name(optimiser)} on {kind}")
 
@@ -108,13 +110,33 @@ def _over_lanes(function: Callable, lanes: dict, mapped: tuple[bool, ...], *carr
 
 @eqx.filter_jit
 def _train(
-    flow: Flow, optimiser: Any, observe: Observe, lanes: dict, mapped: tuple[bool, ...], bound: Array, steps: Array
+    flow: Flow,
+    optimiser: Any,
+    observe: Observe,
+    lanes: dict,
+    mapped: tuple[bool, ...],
+    bound: Array,
+    steps: Array,
+    in_blocks: bool,
 ) -> tuple:
     starts = jnp.concatenate([jnp.zeros(1, steps.dtype), steps[:-1]])
 
+    def task_of(lane: dict) -> Task:
+        return Task(flow, optimiser, lane["args"], lane["learning_rate"], bound, lane["target_momentum"])
+
+    if in_blocks:
+        return loop_in_blocks(
+            lambda lane: begin(task_of(lane), lane["y0"]),
+            lambda lane, number, run: step(task_of(lane), run, number, None),
+            lambda lane, run: observed(task_of(lane), run, observe),
+            lanes,
+            mapped,
+            (starts, steps),
+        )
+
     def one_run(lane: dict) -> tuple:
         source, key = lane["batches"], lane["key"]
-        task = Task(flow, optimiser, lane["args"], lane["learning_rate"], bound, lane["target_momentum"])
+        task = task_of(lane)
         prepared = None if source is None else source.prepare(task.args.moments)
 
         def one_step(number: Array, run: Run) -> Run:
