@@ -1,7 +1,7 @@
 """Many lanes of small matrices through a loop of steps: in blocks that stay in the cache, with the lanes last in memory.
 
 The loop of a whole batch streams every weight through memory at each step, and lanes first leaves the processor's vector units
-inner loops of two or three entries. Steps of siamese networks at (n, m) = (2, 1) are some four times as fast for it.
+inner loops of two or three entries. Steps of siamese networks at (n, m) = (2, 1) are three to four times as fast for it.
 """
 
 from collections.abc import Callable
