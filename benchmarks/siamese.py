@@ -20,7 +20,6 @@ Nothing passes or fails on time.
 """
 
 import argparse
-import inspect
 import json
 import os
 import sys
@@ -34,10 +33,7 @@ SIZES = [(2, 1, 100_000, 100_000, 99, True), (2, 1, 1_000_000, 1_000_000, 2, Fal
 LIMITS = {"steps": {"float64": 1e-9, "float32": 1e-2}, "flow": {"float64": 1e-4, "float32": 1e-2}}
 POINTS, FOLD_ERROR = 24, 1e-8
 TIMES_PLAIN, SHARE_OF_C, TRIALS_SECONDS = 2.9, 0.25, 10.0
-TRIALS, SHORT = (
-    10_000,
-    ("total_steps", "time_steps", "steps", "horizon", "total"),
-)  # names that an option for T may have
+TRIALS, HORIZON = 10_000, 300.0
 _CHECKED, _INTEGRATED = 1_000, 16
 
 
@@ -138,21 +134,22 @@ def measure_branches(repeats: int, features: list[int]) -> tuple[list[dict[str, 
 
 
 def measure_trials() -> list[dict[str, Any]]:
-    """First and second call of the trials, 10,000 of each reading, and of those at T = 300 where there is such an option."""
+    """First and second call of 10,000 trials of every reading until T = 300: all of them, and the algorithms alone."""
     from jepa_dyn.papers import ponce2025
+    from jepa_dyn.papers._figure import float64
 
-    options = inspect.signature(ponce2025.trials).parameters
-    short = next((name for name in SHORT if name in options), None)
-    choices: list[tuple[str, dict[str, Any]]] = [("all readings as they are", {})]
-    choices += [(f"all readings at {short} = 300", {short: 300})] if short else []
     rows = []
-    for describe, chosen in choices:
+    variants = ponce2025.VARIANTS
+    for describe, chosen in (("all readings", variants), ("the algorithms", [one for one in variants if one[2]])):
         print(f"trials, {describe}", file=sys.stderr, flush=True)
         seconds = []
         for _ in range(2):
             start = perf_counter()
-            ponce2025.trials(count=TRIALS, **chosen)
+            with float64():
+                for variant in chosen:
+                    ponce2025.trial_ends(variant, TRIALS, HORIZON, 0)
             seconds.append(perf_counter() - start)
+        describe = f"{describe} ({len(chosen)}), T = {HORIZON:g}"
         rows.append({"describe": describe, "trials": TRIALS, "first_s": seconds[0], "second_s": seconds[1]})
     return rows
 

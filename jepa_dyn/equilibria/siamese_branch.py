@@ -63,8 +63,8 @@ _ALONG = {name: _named(name) for name in PARAMETERS}  # kept, so that another ca
 
 
 def _residual(vector: Array, parameter: Array, given: tuple) -> Array:
-    (along, rank), args = given
-    moved = along(args, parameter)
+    along, args = given
+    moved, rank = along(args, parameter), along.rank
     # with the sign of the flow: of one feature, the stable root has the negative derivative
     return -rank_residual(vector, moved.moments.xx, moved.moments.yx, moved.weight_decay, rank)
 
@@ -114,10 +114,10 @@ def siamese_branch(
         # a rotation makes the chart of a deficient rank regular along the whole branch, but for a set of measure 0
         turn = np.eye(m) if rank == m else np.linalg.qr(np.random.default_rng(0).normal(size=(m, m)))[0]
         xx, yx, decay = (np.asarray(a, np.float64) for a in (first.moments.xx, first.moments.yx, first.weight_decay))
-        turned = _Turned(move, jnp.asarray(turn))
+        turned = _Turned(move, rank, jnp.asarray(turn))
         x0 = chart_of(turn @ s @ turn.T, turn @ xx @ turn.T, turn @ yx @ turn.T, float(decay), rank)
         branch = continue_branch(
-            _residual, x0, start, ((turned, rank), args), parameter_range, step=step, max_points=max_points
+            _residual, x0, start, (turned, args), parameter_range, step=step, max_points=max_points
         )
         grams, folds = (
             np.array([turn.T @ np.asarray(gram_of(jnp.asarray(x), m, rank)) @ turn for x in points]).reshape(-1, m, m)
@@ -142,6 +142,7 @@ class _Turned(eqx.Module):
     """`along`, in turned coordinates of the inputs."""
 
     along: Along = eqx.field(static=True)
+    rank: int = eqx.field(static=True)
     turn: Array
 
     def __call__(self, args: SiameseArguments, value: Any) -> SiameseArguments:

@@ -75,7 +75,7 @@ def _starts(rng: np.random.Generator, count: int, ema: bool, same: bool) -> Siam
 
 
 @in_float64
-def trials(*, count: int = 1000, full: bool = False, key: int = 0) -> "xarray.Dataset":
+def trials(*, count: int = 1000, horizon: float = 2000.0, full: bool = False, key: int = 0) -> "xarray.Dataset":
     """The trials of section 4.3 in eleven readings: which share of random starts ends on the outer circle S2.
 
     The paper leaves open whether draws without nonzero equilibria (Delta < 0, more than half) count, whether time is continuous,
@@ -83,6 +83,8 @@ def trials(*, count: int = 1000, full: bool = False, key: int = 0) -> "xarray.Da
 
     Args:
         count: trials per reading, >= 10.
+        horizon: flow time after which runs stop, > 0: flows earlier where they stand still, algorithms after horizon / step steps
+            (twice as many with the schedule). What has not settled by then is counted as unresolved.
         full: 10,000 trials, as in the paper.
         key: seed of parameters and starts; all readings of one kind of draw share them.
 
@@ -90,17 +92,18 @@ def trials(*, count: int = 1000, full: bool = False, key: int = 0) -> "xarray.Da
         Dataset over (variant, end): counts, shares with Wilson's 95 % intervals, beside the printed 82.0 % (SG) and 92.8 % (EMA).
 
     Raises:
-        ValueError: fewer than 10 trials.
+        ValueError: fewer than 10 trials, a horizon that is not > 0.
 
     Source: Ponce 2025, section 4.3, footnote 4, proposition 4.11.
     """
     import xarray
 
     require("count", count, "be a whole number >= 10", lambda a: (a >= 10) & (a == np.round(a)))
+    require_positive("horizon", horizon)
     count = 10_000 if full else int(count)
     counts = np.zeros((len(VARIANTS), len(ENDS)), int)
     for row, variant in progress_bar(enumerate(VARIANTS), len(VARIANTS), unit="readings"):
-        counts[row] = _ends_of(variant, count, key)
+        counts[row] = trial_ends(variant, count, horizon, key)
     low, high = binomial_interval(counts, count)
     dims = ("variant", "end")
     variables = {
@@ -116,17 +119,17 @@ def trials(*, count: int = 1000, full: bool = False, key: int = 0) -> "xarray.Da
     return with_checks(dataset, claims.trial_checks(dataset), paper=PAPERS["ponce2025"], section="4.3")
 
 
-def _ends_of(variant: tuple, count: int, key: int) -> np.ndarray:
+def trial_ends(variant: tuple, count: int, horizon: float, key: int) -> np.ndarray:
     """Counts of one reading, in the order of `ENDS`."""
     _, conditioned, step, rate, same = variant
     rng = np.random.default_rng(key)
     rho, tau, lam = draw_parameters(rng, count, conditioned)
     y0 = _starts(rng, count, rate is not None, same)
     if step is None:
-        advance = by_flow(siamese, 2000.0)
+        advance = by_flow(siamese, horizon)
         args = _lanes(rho, tau, lam, 0.0 if rate is None else float(rate))
     else:
-        steps = round(3000 / step) if rate == "schedule" else round(1500 / step)
+        steps = max(1, round((2 if rate == "schedule" else 1) * horizon / step))
         momentum = optax.linear_schedule(0.9, 1.0, steps) if rate == "schedule" else None if rate is None else 1 - rate
         advance = by_steps(siamese, step, steps, settled_speed=1e-6, target_momentum=momentum)
         args = _lanes(rho, tau, lam, 0.0)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from jepa_dyn import Status
-from jepa_dyn.equilibria import continue_branch, locate_fold
+from jepa_dyn.equilibria import continue_branch, locate_fold, siamese_branch, siamese_equilibria
+from jepa_dyn.flows import siamese_arguments
+from jepa_dyn.moments import ViewMoments
 
 
 def circle(x, p, radius):
@@ -119,6 +121,64 @@ def test_generic_two_by_two():
         jacobian = jax.jacfwd(two_by_two)(jnp.asarray(s), lam, data)
         singular = np.linalg.svd(jacobian, compute_uv=False)
         assert np.abs(two_by_two(s, lam, data)).max() < 1e-12 and singular[-1] < 1e-9 * singular[0]
+
+
+def siamese_args(xx, yx, weight_decay, **rates):
+    size = len(xx)
+    return siamese_arguments(
+        ViewMoments(jnp.asarray(xx), jnp.asarray(yx), jnp.eye(size)), weight_decay=weight_decay, **rates
+    )
+
+
+def scaled_predictability(args, factor):
+    moments = ViewMoments(args.moments.xx, factor * args.moments.yx, args.moments.yy)
+    return siamese_arguments(moments, weight_decay=args.weight_decay)
+
+
+@pytest.mark.parametrize("target", [False, True])
+def test_branch_of_the_whole_flow_of_one_input(target):
+    """tau^2 = 4 rho lambda to 1e-10, the stable circle outside and the saddle inside it, for SG and EMA."""
+    args = siamese_args([[3.0]], [[2.0]], 0.1, ema_rate=0.1)
+    s = siamese_equilibria(args).full_rank[0]
+    found = siamese_branch(args, s, (0.0, 1.0), outputs=2, target=target)
+    np.testing.assert_allclose(found.fold_parameters, [4 / 12], rtol=1e-10)
+    np.testing.assert_allclose(found.fold_s[:, 0, 0], [(2 / 6) ** 2], rtol=1e-6)
+    outside = found.s[:, 0, 0] > (2 / 6) ** 2
+    assert ((found.num_unstable == 0) == outside).all() and outside.any() and not outside.all()
+    assert "unstable" in str(found)
+
+
+def test_branches_of_every_rank_and_parameter():
+    """Roots along a branch are those found from scratch; the learning-rate ratio moves the stability alone."""
+    data = np.array([[1.2, 0.35], [0.35, 0.8]]), np.array([[0.95, 0.3], [-0.2, 0.7]])
+    args = siamese_args(*data, 0.02)
+    found = siamese_equilibria(args)
+    for rank in (1, 2):
+        branch = siamese_branch(args, found.ranks[rank - 1].s[0], (0.01, 0.04), step=0.005)
+        last = siamese_equilibria(siamese_args(*data, branch.parameter[-1])).ranks[rank - 1].s
+        assert np.abs(last - branch.s[-1]).max(axis=(1, 2)).min() < 1e-8
+    weaker = siamese_branch(
+        args, found.full_rank[0], (0.9, 1.1), along=scaled_predictability, start=1.0, step=-0.02, outputs=3
+    )
+    again = siamese_equilibria(scaled_predictability(args, float(weaker.parameter[-1]))).full_rank
+    assert np.abs(again - weaker.s[-1]).max(axis=(1, 2)).min() < 1e-8
+    ratio = siamese_branch(args, found.full_rank[1], (0.5, 2.0), along="predictor_rate", step=0.1)
+    np.testing.assert_allclose(ratio.s, np.broadcast_to(found.full_rank[1], ratio.s.shape), atol=1e-12)
+    assert np.ptp(ratio.largest.real) > 1e-3 and (ratio.num_unstable > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"along": "momentum"}, "Argument `along` must be one of"),
+        ({"along": scaled_predictability}, "Argument `start` must be given"),
+        ({"s": np.zeros((1, 1))}, "Argument `s` must be of rank 1 at least"),
+    ],
+)
+def test_bad_siamese_branches_are_named(change, message):
+    given = {"s": np.eye(1), "parameter_range": (0.0, 1.0)} | change
+    with pytest.raises(ValueError, match=message):
+        siamese_branch(siamese_args([[3.0]], [[2.0]], 0.1), **given)
 
 
 def test_a_state_of_several_arrays():

@@ -27,13 +27,21 @@ def trials():
     return ponce2025.trials(count=250)
 
 
+@pytest.fixture(scope="module")
+def proposition_4_10():
+    return ponce2025.proposition_4_10(sets=16)
+
+
 @pytest.fixture(autouse=True)
 def figures_close():
     yield
     pyplot.close("all")
 
 
-@pytest.mark.parametrize(("name", "num_checks", "num_failing"), [("fig3", 2, 0), ("fig4", 3, 0), ("trials", 6, 2)])
+@pytest.mark.parametrize(
+    ("name", "num_checks", "num_failing"),
+    [("fig3", 2, 0), ("fig4", 3, 0), ("trials", 6, 2), ("proposition_4_10", 7, 3)],
+)
 def test_every_claim_comes_out_as_expected(name, num_checks, num_failing, request):
     found = checks(request.getfixturevalue(name))
     assert [c.claim for c in found if not c.as_expected] == []
@@ -97,6 +105,19 @@ def test_objectives_are_expectations(fig4):
         )
 
 
+def test_indices_add_up(proposition_4_10):
+    """Every equilibrium is counted once; a stable one is one with no unstable direction; a drawing per number of inputs."""
+    found = proposition_4_10
+    counts = found["count"].sel(procedure="sg").sum("num_unstable")
+    numbers = found.num_equilibria.where(found.num_equilibria >= 0, 0).sum("set")
+    assert (counts == numbers).all() and found.complete.all()
+    stable = found.num_stable.where(found.num_stable >= 0, 0).sum("set").sel(procedure="sg")
+    assert (found["count"].sel(procedure="sg", num_unstable=0) == stable).all()
+    assert len(ponce2025.plot_proposition_4_10(found).axes) == found.sizes["inputs"]
+    wrong = found.assign(num_stable=found.num_stable * 0, complete=~found.complete, largest_is_stable=~found.complete)
+    assert sum(not c.as_expected for c in claims.index_checks(wrong)) >= 4
+
+
 def test_checks_can_fail(fig3, fig4, trials):
     wrong = trials.assign(share=trials.share * 0 + 0.82, count=trials["count"] + 1)
     assert sum(not c.as_expected for c in claims.trial_checks(wrong)) >= 4
@@ -119,6 +140,8 @@ def test_drawings_hold_every_panel(fig3, fig4, trials):
         ("fig3", {"rho": 0.0}, "Argument `rho` must be finite and > 0"),
         ("fig3", {"weight_decay": 1.0}, "must have tau\\^2 > 4 rho weight_decay"),
         ("fig4", {"step": -0.1}, "Argument `step`"),
+        ("trials", {"horizon": 0.0}, "Argument `horizon` must be finite and > 0"),
+        ("proposition_4_10", {"sets": 3}, "Argument `sets` must be a whole number >= 10"),
     ],
 )
 def test_bad_options_are_named(call, options, message):
