@@ -1,4 +1,4 @@
-"""Barlow Twins on a linear encoder: L = |C - I|^2, C = W Gamma W^T, also with an off-diagonal weight and preconditioned (Simon 2023).
+"""Barlow Twins on a linear encoder: L = |C - I|^2, C = W Gamma W^T, with an off-diagonal weight, preconditioned (Simon 2023).
 
 Gamma = (E[y x^T] + E[x y^T]) / 2 is the symmetrised cross-covariance of the views: raw second moments, of any sign of eigenvalue.
 In gradient-flow time

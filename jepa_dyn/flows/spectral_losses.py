@@ -1,14 +1,14 @@
 """Barlow Twins with a loss of one's own on the eigenvalues of C: L = sum h(eig C), dW/dt = -2 h'(C) W Gamma (Simon 2023, app. G).
 
-    squared      h = (1 - l)^2                                                     is `barlow_twins.barlow_twins`, without eigenvalues
-    sharp        h = (g(l) - 1)^2,  g = sign(l) |l|^(1/2)                          a kink at zero: no plateau
-    smooth       h = (g(l) - 1)^2,  g = min(l, 1 + upper_slope (1 - l))            flat above 1: a large step does not bounce
-    quartic      h = (1 - l)^4                                                     no curvature at the minimum
+    squared      h = (1 - l)^2                                             `barlow_twins.barlow_twins`, without eigenvalues
+    sharp        h = (g(l) - 1)^2,  g = sign(l) |l|^(1/2)                  a kink at zero: no plateau
+    smooth       h = (g(l) - 1)^2,  g = min(l, 1 + upper_slope (1 - l))    flat above 1: a large step does not bounce
+    quartic      h = (1 - l)^4                                             no curvature at the minimum
 
 h' acts on the eigenvalues of C. Its derivative is exact at repeated ones too (divided differences, not that of the eigenvectors),
 which implicit solvers need: at the end all learned eigenvalues are 1.
 
-Source: Simon 2023, G.2, G.3. The print leaves out the square, |g(C) - I|_F; as its own (1) and the plots have it, the square is meant.
+Source: Simon 2023, G.2, G.3. The print leaves out the square, |g(C) - I|_F; by its own (1) and figure 9 the square is meant.
 Without it the path is the same and only the clock differs: dt' = 2 |g(C) - I|_F dt, so the minimum is reached at a finite t'.
 """
 
@@ -104,7 +104,8 @@ barlow_twins_sharp = SpectralFlow(_sharp)
 """g = sign(l) |l|^(1/2): every feature with gamma > 0 leaves zero with speed 2 gamma^(1/2), whatever its start.
 
 A feature with gamma < 0 reaches 0 in the finite time log(1 + |gamma|^(1/2) s(0)) / (2 |gamma|), where the field jumps and explicit
-solvers grind: give `kink_width` > 0 where Gamma has negative eigenvalues. Exactly at zero, with k = 0, the force is taken as 0.
+solvers grind: give `kink_width` > 0 where Gamma has negative eigenvalues or d > m (an eigenvalue 0 of C, of which rounding makes
++-1e-17). Exactly at zero, with k = 0, the force is taken as 0.
 Source: Simon 2023, G.2, footnote 26 (solvable: `theory.barlow_twins_variants.sharp_singular_value`).
 """
 
@@ -115,4 +116,7 @@ Gradient descent overshoots and, for epsilon = 0, stays above. Source: Simon 202
 """
 
 barlow_twins_quartic = SpectralFlow(_quartic)
-"""h = (1 - l)^4: leaves zero twice as fast as (6), approaches the minimum as 1 - l ~ (32 gamma t)^(-1/2). Source: Simon 2023, G.3."""
+"""h = (1 - l)^4: leaves zero twice as fast as (6), approaches the minimum as 1 - l ~ (32 gamma t)^(-1/2).
+
+Source: Simon 2023, G.3.
+"""

@@ -1,4 +1,4 @@
-"""From any small start to an aligned one: what a linear Barlow Twins model learns, when, and how well that is predicted (Simon 2023).
+"""From any small start to an aligned one: what a linear Barlow Twins model learns, when, how well that is predicted (Simon 2023).
 
 In the eigenbasis of Gamma, W(0) Gamma^(<=m)T = Q R with R upper triangular. For small W(0) the encoder follows the aligned motion
 

@@ -48,7 +48,19 @@ def top_spectral_encoder(
 
 
 def least_loss(gammas: Float[ArrayLike, " m"], dimension: int) -> Float[Array, ""]:
-    """The smallest |C - I|^2 that any W (d, m) reaches: d less the number of positive eigenvalues, or 0. Source: Simon 2023, (14)."""
+    """The smallest |C - I|^2 that any W (d, m) reaches: d less the number of positive eigenvalues, at least 0.
+
+    C = W Gamma W^T has no more positive eigenvalues than Gamma (Sylvester), and each of the others costs at least 1.
+
+    Args:
+        gammas: all eigenvalues of Gamma.
+        dimension: d >= 1.
+
+    Raises:
+        ValueError: dimension < 1, a value not finite.
+
+    Source: Simon 2023, (14), without the assumption gamma_d > 0.
+    """
     require("dimension", dimension, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
     (values,) = prepare({}, gammas=gammas)
     return jnp.maximum(int(dimension) - jnp.sum(values > 0), 0).astype(values.dtype)

@@ -87,19 +87,23 @@ def smooth_singular_value(
 
 
 def _newton(step: Callable[[Array], Array], start: Array) -> Array:
-    """Iterates x + step(x) from a side from which Newton's steps never pass the root."""
+    """The root of `step`, by x + step(x) from a side from which Newton's steps never pass it; derivatives are those of the root."""
     tolerance = 4 * jnp.finfo(start.dtype).eps
 
-    def body(carry: tuple) -> tuple:
-        x, _, count = carry
-        move = step(x)
-        move = jnp.where(jnp.isfinite(move), move, 0.0)
-        return x + move, jnp.abs(move) > tolerance * (1 + jnp.abs(x)), count + 1
+    def solve(step: Callable[[Array], Array], start: Array) -> Array:
+        def body(carry: tuple) -> tuple:
+            x, _, count = carry
+            move = step(x)
+            move = jnp.where(jnp.isfinite(move), move, 0.0)
+            return x + move, jnp.abs(move) > tolerance * (1 + jnp.abs(x)), count + 1
 
-    def unfinished(carry: tuple) -> Array:
-        return jnp.any(carry[1]) & (carry[2] < _MAX_NEWTON)
+        def unfinished(carry: tuple) -> Array:
+            return jnp.any(carry[1]) & (carry[2] < _MAX_NEWTON)
 
-    return jax.lax.while_loop(unfinished, body, (start, jnp.ones_like(start, bool), 0))[0]
+        return jax.lax.while_loop(unfinished, body, (start, jnp.ones_like(start, bool), 0))[0]
+
+    # lanes do not mix: the linear map is a factor on each
+    return jax.lax.custom_root(step, start, solve, lambda linear, y: y / linear(jnp.ones_like(y)))
 
 
 def _cubic_tail(p: Array) -> Array:
@@ -165,7 +169,7 @@ def quartic_singular_value(t: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Flo
 
     Args, raises: as `barlow_twins.singular_value`; t = inf gives its limit.
 
-    Accuracy: about 1e-13 in float64. No derivatives (an iteration inverts the time): take those of the flow.
+    Accuracy: about 1e-13 in float64.
 
     Source: Simon 2023, G.3 (the solution is not in the paper).
     """
@@ -187,8 +191,9 @@ def _quartic(t: Array, s0: Array, gamma: Array) -> Array:
     p = _quartic_shrink(1 / jnp.expm1(above), elapsed)
     v = _quartic_decay(jnp.where(gamma < 0, level, 0.0), elapsed)
     log_l = jnp.where(grows, -jax.nn.softplus(-z), jnp.where(shrinks, jnp.log1p(1 / p), v))
-    moving = (grows | shrinks | (gamma < 0)) & (t > 0)
+    moving = grows | shrinks | (gamma < 0)
     moved = jnp.exp((log_l - jnp.log(size)) / 2)
+    moved = moved + jnp.where(t == 0, jax.lax.stop_gradient(s0 - moved), 0.0)  # exactly s0 there, with its derivatives
     ends = jnp.where(gamma > 0, 1 / jnp.sqrt(size), 0.0)
     return jnp.where(moving, jnp.where(endless, ends, moved), s0)
 
@@ -260,7 +265,7 @@ def preconditioned_singular_value(
     Raises:
         ValueError: as `barlow_twins.singular_value`; variance < 0, ridge <= 0.
 
-    Accuracy: about 1e-13 in float64. No derivatives (an iteration inverts the time): take those of the flow.
+    Accuracy: about 1e-13 in float64.
 
     Source: Simon 2023, (52), per pair (the print sums over the batch); the solution is not in the paper.
     """
@@ -284,6 +289,7 @@ def _preconditioned(t: Array, s0: Array, gamma: Array, variance: Array, ridge: A
     v = _precondition_solve(jnp.where(decays, level, 0.0), -elapsed, ridge, kappa, "decay")
     log_l = jnp.where(grows, -jax.nn.softplus(-z), jnp.where(shrinks, -jnp.log(-jnp.expm1(-x)), v))
     moved = jnp.exp((log_l - jnp.log(size)) / 2)
+    moved = moved + jnp.where(t == 0, jax.lax.stop_gradient(s0 - moved), 0.0)  # exactly s0 there, with its derivatives
     ends = jnp.where(gamma > 0, 1 / jnp.sqrt(size), 0.0)
-    moving = (grows | shrinks | decays) & (t > 0)
+    moving = grows | shrinks | decays
     return jnp.where(moving, jnp.where(endless, ends, moved), s0)
