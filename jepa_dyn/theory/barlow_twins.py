@@ -32,7 +32,7 @@ from jepa_dyn._checks import (
     require_representable,
 )
 from jepa_dyn.theory.branches import DECAY, GROW, SHRINK, z_from_log_y
-from jepa_dyn.theory.normal_form import scaled_time
+from jepa_dyn.theory.normal_form import logistic_time
 
 
 def prepare(positive: dict[str, Any], **others: Any) -> list[Array]:
@@ -174,8 +174,7 @@ def time_to_reach(s: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Float[Array,
     log_ratio = jnp.where(near, jnp.log1p((s - s0) / s0), jnp.log(s) - jnp.log(s0))
     x0 = jnp.where(reachable, x0, jnp.where(branch == GROW, -1.0, 1.0))
     dx = jnp.where(reachable, 2 * log_ratio, 0.0)
-    order = jnp.zeros_like(x0)
-    time = scaled_time(x0, jnp.where(reachable, x, x0), dx, order, branch) / (8 * size)
+    time = logistic_time(x0, jnp.where(reachable, x, x0), dx, branch) / (8 * size)
     return jnp.where(s == s0, 0.0, jnp.where(reachable, time, jnp.inf))
 
 
@@ -226,9 +225,7 @@ def small_start_critical_time(s0: ArrayLike, gamma: ArrayLike) -> Float[Array, "
     return jnp.where(learned, -(jnp.log(size) + 2 * jnp.log(s0)) / (8 * size), jnp.inf)
 
 
-def aligned_loss(
-    t: ArrayLike, s0: Float[ArrayLike, " k"], gammas: Float[ArrayLike, " k"], dimension: int | None = None
-) -> Float[Array, "..."]:
+def aligned_loss(t: ArrayLike, s0: ArrayLike, gammas: ArrayLike, dimension: int | None = None) -> Float[Array, "..."]:
     """Loss of the aligned solution at the times t: sum_j (1 - gamma_j s_j^2)^2 over k modes, + d - k for dimensions without one.
 
     Args:
@@ -246,9 +243,7 @@ def aligned_loss(
     return jnp.sum(gaps**2, axis=-1) + (dimension - count)
 
 
-def staircase_loss(
-    t: ArrayLike, s0: Float[ArrayLike, " k"], gammas: Float[ArrayLike, " k"], dimension: int | None = None
-) -> Float[Array, "..."]:
+def staircase_loss(t: ArrayLike, s0: ArrayLike, gammas: ArrayLike, dimension: int | None = None) -> Float[Array, "..."]:
     """The loss as a staircase: how many modes have their critical time tau_j still ahead, + d - k.
 
     Args, raises: as `aligned_loss`. Source: Simon 2023, (20) with (16).

@@ -90,7 +90,7 @@ def _qr(matrix: Array) -> tuple[Array, Array]:
     return q * signs, jnp.triu(signs[:, None] * r) * scale
 
 
-def unique_qr(matrix: Float[ArrayLike, "a b"]) -> tuple[Float[Array, "a k"], Float[Array, "k b"]]:
+def unique_qr(matrix: ArrayLike) -> tuple[Float[Array, "a k"], Float[Array, "k b"]]:
     """M = Q R with orthonormal columns of Q (a, k), R (k, b) upper triangular, R_jj > 0, k = min(a, b).
 
     Raises:
@@ -109,8 +109,10 @@ def _require_independent(name: str, r: Array, matrix: Array, what: str) -> None:
     if is_traced(r, matrix):
         return
     k = r.shape[0]
-    lengths = np.linalg.norm(np.asarray(matrix[:, :k], np.float64), axis=0)
-    shares = np.abs(np.diagonal(np.asarray(r, np.float64))) / np.where(lengths > 0, lengths, 1.0)
+    columns = np.asarray(matrix[:, :k], np.float64)
+    scale = np.abs(columns).max() or 1.0  # squares must stay in range
+    lengths = np.linalg.norm(columns / scale, axis=0)
+    shares = np.abs(np.diagonal(np.asarray(r, np.float64))) / scale / np.where(lengths > 0, lengths, 1.0)
     worst = int(np.argmin(shares))
     if shares[worst] <= 8 * max(matrix.shape) * float(jnp.finfo(matrix.dtype).eps):
         raise ValueError(
@@ -119,7 +121,7 @@ def _require_independent(name: str, r: Array, matrix: Array, what: str) -> None:
         )
 
 
-def alignment_transformation(matrix: Float[ArrayLike, "a b"]) -> Float[Array, "a b"]:
+def alignment_transformation(matrix: ArrayLike) -> Float[Array, "a b"]:
     """A(M) = Q diag(R): the upper triangle of R set to zero.
 
     Raises:
@@ -157,7 +159,7 @@ class SmallStart(eqx.Module):
         return AlignedMotion(self.left, self.singular_values, self.gammas[:k], self.features[:k])
 
 
-def small_start(encoder: Float[ArrayLike, "d m"], gamma: Float[ArrayLike, "m m"]) -> SmallStart:
+def small_start(encoder: ArrayLike, gamma: ArrayLike) -> SmallStart:
     """The triangular form (43) of a start W(0) = `encoder`, from which Result 4.6 and the off-diagonal dynamics follow.
 
     Args:
@@ -198,7 +200,7 @@ def _require_distinct(gammas: np.ndarray | None, k: int, dtype: np.dtype) -> Non
             )
 
 
-def effective_singular_values(encoder: Float[ArrayLike, "d m"], gamma: Float[ArrayLike, "m m"]) -> Float[Array, " k"]:
+def effective_singular_values(encoder: ArrayLike, gamma: ArrayLike) -> Float[Array, " k"]:
     """s_j(0) = R_jj, the length of W(0) v_j outside the span of W(0) v_1 .. W(0) v_{j-1}; k = min(d, m) of them.
 
     Args, raises: as `small_start`. Source: Simon 2023, (19), corrected.
@@ -206,7 +208,7 @@ def effective_singular_values(encoder: Float[ArrayLike, "d m"], gamma: Float[Arr
     return small_start(encoder, gamma).singular_values
 
 
-def alignment_exponent(gammas: Float[ArrayLike, " m"], dimension: int) -> Float[Array, ""]:
+def alignment_exponent(gammas: ArrayLike, dimension: int) -> Float[Array, ""]:
     """p of sup_t |W(t) - W*(t)|_F ~ alpha^p for W(0) = alpha W~_0: 1 - max gamma_k / gamma_j over j <= d < m, k > j, gamma_j > 0.
 
     The largest error is the one at the end: it does not decay in t. p = 1 where no such pair is positive; p = 0, no convergence,
@@ -273,10 +275,10 @@ class AlignedMotion(eqx.Module):
 
 
 def aligned_start(
-    gamma: Float[ArrayLike, "m m"],
-    s0: Float[ArrayLike, " k"],
+    gamma: ArrayLike,
+    s0: ArrayLike,
     *,
-    left: Float[ArrayLike, "d k"] | None = None,
+    left: ArrayLike | None = None,
     modes: tuple[int, ...] | None = None,
 ) -> AlignedMotion:
     """Proposition 4.1: the motion from W(0) = U diag(s0) times chosen eigenvectors of Gamma.

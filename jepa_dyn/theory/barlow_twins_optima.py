@@ -14,9 +14,7 @@ from jepa_dyn.theory.barlow_twins import prepare
 from jepa_dyn.theory.barlow_twins_alignment import cross_correlation_spectrum
 
 
-def top_spectral_encoder(
-    gamma: Float[ArrayLike, "m m"], dimension: int, left: Float[ArrayLike, "d d"] | None = None
-) -> Float[Array, "d m"]:
+def top_spectral_encoder(gamma: ArrayLike, dimension: int, left: ArrayLike | None = None) -> Float[Array, "d m"]:
     """W = U diag(gamma_j^(-1/2), 0 for gamma_j <= 0) Gamma^(<=d): the end of training from a small start, up to the rotation U.
 
     Args:
@@ -47,7 +45,7 @@ def top_spectral_encoder(
     return turn @ rows
 
 
-def least_loss(gammas: Float[ArrayLike, " m"], dimension: int) -> Float[Array, ""]:
+def least_loss(gammas: ArrayLike, dimension: int) -> Float[Array, ""]:
     """The smallest |C - I|^2 that any W (d, m) reaches: d less the number of positive eigenvalues, at least 0.
 
     C = W Gamma W^T has no more positive eigenvalues than Gamma (Sylvester), and each of the others costs at least 1.
@@ -66,7 +64,7 @@ def least_loss(gammas: Float[ArrayLike, " m"], dimension: int) -> Float[Array, "
     return jnp.maximum(int(dimension) - jnp.sum(values > 0), 0).astype(values.dtype)
 
 
-def least_squared_norm(gammas: Float[ArrayLike, " m"], dimension: int) -> Float[Array, ""]:
+def least_squared_norm(gammas: ArrayLike, dimension: int) -> Float[Array, ""]:
     """The smallest |W|^2 among all W (d, m) of loss zero: sum_{j<=d} 1 / gamma_j, taken by the top spectral ones alone.
 
     Args:

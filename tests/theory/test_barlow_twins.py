@@ -19,7 +19,8 @@ from jepa_dyn.theory import barlow_twins_off_diagonal as off_diagonal
 from jepa_dyn.theory import barlow_twins_optima as optima
 from jepa_dyn.theory import barlow_twins_variants as variants
 from jepa_dyn.theory import modes as deep_modes
-from jepa_dyn.theory.normal_form import universal_curve
+from jepa_dyn.theory.branches import DECAY, GROW, SHRINK
+from jepa_dyn.theory.normal_form import logistic_time, scaled_time, universal_curve
 
 RNG = np.random.default_rng
 EPS = np.finfo(float).eps
@@ -103,7 +104,7 @@ def test_float32(float32, s0):
 
 
 def test_what_float32_cannot_hold_is_refused(float32):
-    with pytest.raises(ValueError, match="Argument `s0` must fit into float32.*turn x64 on.*is 1e-60"):
+    with pytest.raises(ValueError, match=r"Argument `s0` must fit into float32.*turn x64 on.*is 1e-60"):
         modes.singular_value(1.0, 1e-60, 1.0)
     with pytest.raises(ValueError, match="Argument `encoder` must fit into float32"):
         alignment.small_start(1e-50 * np.eye(2), np.diag([2.0, 1.0]))
@@ -158,7 +159,7 @@ def test_times():
     # the same mode as a MAE of depth 1: lam = 4 gamma, variance = 4 gamma^2
     as_mae = mode_parameters(4 * gamma, variance=4 * gamma**2, depth=1.0)
     np.testing.assert_allclose(deep_modes.time_to_reach("mae", s, s0, as_mae), t, rtol=1e-12)
-    never = modes.time_to_reach([2.0, 1.0, 0.5, 0.7, 1.0], [0.1, 0.1, 3.0, 0.5, 0.5], [1.0, 1.0, 1.0, -1.0, 0.0])
+    never = modes.time_to_reach(*np.array([[2.0, 1, 0.5, 0.7, 1], [0.1, 0.1, 3, 0.5, 0.5], [1, 1, 1, -1, 0]]))
     assert np.isinf(never).all()
     assert modes.time_to_reach(0.1, 0.3, 1.0) == pytest.approx(-float(modes.time_to_reach(0.3, 0.1, 1.0)), rel=1e-14)
     assert modes.time_to_reach(0.3, 0.3, 0.0) == 0
@@ -178,8 +179,18 @@ def test_critical_times(s0):
     printed, small = np.asarray(modes.small_start_critical_time(s0, gamma)), gamma[:2] * s0**2
     error = np.abs(printed[:2] / exact[:2] - 1)
     assert (error <= 1.1 * small / np.abs(np.log(small)) + 1e-15).all()
-    after = modes.singular_value(exact[0] + np.array([-0.2, 0.4]), s0, 2.0) * np.sqrt(2.0)
-    np.testing.assert_allclose(after, universal_curve(16 * np.array([-0.2, 0.4]), 0.0), rtol=1e-10)
+
+
+def test_the_normal_form():
+    """The universal curve of n = 0, counted from half the amplitude, gamma s^2 = 1/4; its time, against the general series."""
+    after = modes.critical_time(1e-5, 2.0, 0.25) + np.array([-0.2, 0.4])
+    got = modes.singular_value(after, 1e-5, 2.0) * np.sqrt(2.0)
+    np.testing.assert_allclose(got, universal_curve(16 * np.array([-0.2, 0.4]), 0.0), rtol=1e-12)
+    x0 = jnp.array([-600.0, -3.0, -0.1, 40.0, 0.3, 0.3, 3.0, -5.0, 3.0, 3.0])
+    dx = jnp.array([599.9, 1e-9, -700.0, -39.0, -1e-9, -0.299, -1e-8, -800.0, -2.0, -30.0])
+    branch = jnp.array([GROW] * 3 + [SHRINK] * 3 + [DECAY] * 4)
+    general = scaled_time(x0, x0 + dx, dx, jnp.zeros(10), branch)
+    np.testing.assert_allclose(logistic_time(x0, x0 + dx, dx, branch), general, rtol=1e-12)
 
 
 def test_footnote_23_has_the_wrong_sign():
@@ -205,7 +216,7 @@ def test_effective_singular_values_are_gram_schmidt_and_what_the_flow_shows():
     gammas = np.array([1.0, 0.6, 0.4, 0.28, 0.1, 0.05])
     gamma, w = rotated(gammas), 1e-7 * rng.normal(size=(4, 6))
     got = np.asarray(alignment.effective_singular_values(w, gamma))
-    values, columns = np.linalg.eigh(gamma)
+    columns = np.linalg.eigh(gamma)[1]
     u = (w @ columns[:, ::-1]).T
     with mpmath.workdps(40):
         basis, lengths = [], []
@@ -222,7 +233,7 @@ def test_effective_singular_values_are_gram_schmidt_and_what_the_flow_shows():
     ]
     printed = [np.linalg.norm(u[j] * (1 - j)) for j in range(4)]
     np.testing.assert_allclose(got[:2], raw[:2], rtol=1e-10)
-    assert (np.abs(got / raw - 1)[2:] > 0.01).all() and (np.abs(got / printed - 1)[1:] > 0.01).all()
+    assert (np.abs(got / raw - 1)[2:] > 0.01).all() and (np.abs(printed / got - 1)[1:] > 0.01).all()
 
     ts = np.linspace(0, 13, 2601)
     seen = np.linalg.eigvalsh([x @ gamma @ x.T for x in matrix_path(w, gamma, ts)])[:, ::-1]
@@ -244,7 +255,7 @@ def test_effective_singular_values_are_gram_schmidt_and_what_the_flow_shows():
 )
 def test_result_46_and_its_rate(d, gammas, reached, exponent):
     """sup |W - W*| ~ alpha^p; with the off-diagonal entries alpha^(2p); each entry of A follows the corrected (48)."""
-    assert float(alignment.alignment_exponent(gammas[::-1], d)) == pytest.approx(exponent)
+    assert float(alignment.alignment_exponent(np.array(gammas[::-1]), d)) == pytest.approx(exponent)
     gamma, rough = rotated(gammas, 1), RNG(7).normal(size=(d, len(gammas)))
     first, second = [], []
     for alpha in reached:
@@ -255,7 +266,12 @@ def test_result_46_and_its_rate(d, gammas, reached, exponent):
         exact = matrix_path(alpha * rough, gamma, ts)
         first.append(np.linalg.norm(exact - start.aligned.encoder(ts), axis=(1, 2)))
         second.append(np.linalg.norm(exact - off_diagonal.small_start_encoder(ts, start), axis=(1, 2)))
-        assert np.abs(start.aligned.loss(ts) - [np.sum((w @ gamma @ w.T - np.eye(d)) ** 2) for w in exact]).max() < 0.02
+        assert (
+            np.abs(
+                np.asarray(start.aligned.loss(ts)) - [np.sum((w @ gamma @ w.T - np.eye(d)) ** 2) for w in exact]
+            ).max()
+            < 0.02
+        )
     ratio = np.log(reached[0] / reached[1])
     assert np.log(first[0].max() / first[1].max()) / ratio == pytest.approx(exponent, abs=0.01)
     assert np.log(second[0].max() / second[1].max()) / ratio == pytest.approx(2 * exponent, abs=0.08)
@@ -301,9 +317,10 @@ def test_late_factor():
     np.testing.assert_allclose(want[:3], [1, np.pi / 2, 3 * np.pi / 4], rtol=1e-14)
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), a=st.integers(1, 5), b=st.integers(1, 5), scale=st.floats(-250, 250))
-def test_the_factorisation(seed, a, b, scale):
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), shape=st.sampled_from([(1, 1), (2, 4), (4, 3)]), scale=st.floats(-250, 250))
+def test_the_factorisation(seed, shape, scale):
+    a, b = shape
     matrix = RNG(seed).normal(size=(a, b)) * 10**scale
     q, r = (np.asarray(part) for part in alignment.unique_qr(matrix))
     k = min(a, b)
@@ -346,7 +363,7 @@ def test_top_spectral_encoders_have_the_least_norm(gammas):
     left = np.linalg.qr(rng.normal(size=(2, 2)))[0]
     top = np.asarray(optima.top_spectral_encoder(gamma, 2, left))
     np.testing.assert_allclose(top @ gamma @ top.T, np.eye(2), atol=1e-13)
-    least = float(optima.least_squared_norm(gammas, 2))
+    least = float(optima.least_squared_norm(np.array(gammas), 2))
     assert np.sum(top**2) == pytest.approx(least, rel=1e-12) == pytest.approx(3.0)
     norms = []
     while len(norms) < 200:
@@ -362,10 +379,10 @@ def test_without_enough_positive_eigenvalues():
     top = np.asarray(optima.top_spectral_encoder(gamma, 5))
     assert top.shape == (5, 3) and (top[1:] == 0).all()
     assert np.sum((top @ gamma @ top.T - np.eye(5)) ** 2) == pytest.approx(
-        float(optima.least_loss([1.0, -0.5, -0.6], 5))
+        float(optima.least_loss(np.array([1.0, -0.5, -0.6]), 5))
     )
     with pytest.raises(ValueError, match="Argument `gammas` must have 2 values > 0"):
-        optima.least_squared_norm([1.0, -0.5, -0.6], 2)
+        optima.least_squared_norm(np.array([1.0, -0.5, -0.6]), 2)
 
 
 @pytest.mark.parametrize(("gamma", "decay"), [(1.0, 0.1), (0.3, 0.5), (0.2, 0.5), (-0.4, 0.1)])
@@ -404,7 +421,7 @@ def test_variants_of_one_mode(gamma, s0):
 def test_claims_of_appendix_g():
     """Sharp: from 0, extinction at 0.458162; smooth: stays above; quartic: the algebraic end 1 - l ~ (32 gamma t)^(-1/2)."""
     np.testing.assert_allclose(
-        variants.sharp_singular_value([0.1, np.inf], 0.0, 4.0), [0.5 * (1 - np.exp(-0.8)), 0.5], rtol=1e-14
+        variants.sharp_singular_value(np.array([0.1, np.inf]), 0.0, 4.0), [0.5 * (1 - np.exp(-0.8)), 0.5], rtol=1e-14
     )
     end = float(variants.sharp_extinction_time((np.exp(0.458162) - 1) / np.sqrt(0.5), -0.5))
     assert end == pytest.approx(0.458162, rel=1e-12)
@@ -460,7 +477,9 @@ def test_the_closed_forms_mirror_the_flows():
 
 def test_an_aligned_start_is_its_own_alignment_whatever_the_signs_of_the_features():
     gamma = rotated([1.0, 0.6, 0.3, -0.2])
-    given_start = alignment.aligned_start(gamma, [1e-3, 2e-3, 5e-4], left=np.linalg.qr(RNG(0).normal(size=(3, 3)))[0])
+    given_start = alignment.aligned_start(
+        gamma, np.array([1e-3, 2e-3, 5e-4]), left=np.linalg.qr(RNG(0).normal(size=(3, 3)))[0]
+    )
     w = given_start.encoder(0.0)
     found = alignment.small_start(w, gamma).aligned
     np.testing.assert_allclose(found.start, given_start.start, rtol=1e-12)
@@ -468,10 +487,12 @@ def test_an_aligned_start_is_its_own_alignment_whatever_the_signs_of_the_feature
         found.encoder(np.array([[0.0, 5.0]])), given_start.encoder(np.array([[0.0, 5.0]])), atol=1e-13
     )
     flipped = alignment.alignment_transformation(
-        w @ (found_rows := alignment.cross_correlation_spectrum(gamma).features).T * [1, -1, -1, 1]
+        w @ (found_rows := alignment.cross_correlation_spectrum(gamma).features).T * np.array([1, -1, -1, 1])
     )
-    np.testing.assert_allclose((flipped * [1, -1, -1, 1]) @ found_rows, w, atol=1e-16)
-    assert alignment.alignment_exponent([1.0, 1.0], 2) == 0 and alignment.alignment_exponent([1.0, -1.0], 3) == 1
+    np.testing.assert_allclose((flipped * np.array([1, -1, -1, 1])) @ found_rows, w, atol=1e-16)
+    assert (
+        alignment.alignment_exponent(np.ones(2), 2) == 0 and alignment.alignment_exponent(np.array([1.0, -1.0]), 3) == 1
+    )
 
 
 def test_under_transformations():
@@ -502,10 +523,10 @@ def test_under_transformations():
         (lambda: alignment.small_start(np.eye(3), np.diag([2.0, 1.0])), "Argument `encoder` must have 2 columns"),
         (lambda: alignment.small_start(np.ones((2, 2)), np.diag([2.0, 1.0])), "linearly independent"),
         (lambda: alignment.small_start(np.eye(2), np.array([[1.0, 2], [0, 1]])), "Argument `gamma` must be symmetric"),
-        (lambda: alignment.aligned_start(np.eye(2), [1.0, -1.0]), "Argument `s0` must be finite and > 0"),
-        (lambda: alignment.aligned_start(np.eye(2), [1.0], modes=(2,)), "Argument `modes` must name 1 different"),
-        (lambda: alignment.aligned_start(np.eye(2), [1.0], left=2 * np.eye(1)), "orthonormal columns"),
-        (lambda: alignment.alignment_exponent([1.0, 0.5], 0), "Argument `dimension` must be a whole number"),
+        (lambda: alignment.aligned_start(np.eye(2), np.array([1.0, -1.0])), "Argument `s0` must be finite and > 0"),
+        (lambda: alignment.aligned_start(np.eye(2), np.ones(1), modes=(2,)), "Argument `modes` must name 1 different"),
+        (lambda: alignment.aligned_start(np.eye(2), np.ones(1), left=2 * np.eye(1)), "orthonormal columns"),
+        (lambda: alignment.alignment_exponent(np.ones(2), 0), "Argument `dimension` must be a whole number"),
         (lambda: alignment.rms_singular_values(0.0, 3), "Argument `sigma` must be finite and > 0"),
         (lambda: off_diagonal.late_factor(0.5), "Argument `ratio` must be finite and >= 1"),
         (lambda: off_diagonal.pair_factors(1.5, 2.0), "Argument `share` must lie in"),
