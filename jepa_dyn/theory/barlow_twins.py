@@ -36,7 +36,7 @@ from jepa_dyn.theory.normal_form import logistic_time
 
 
 def prepare(positive: dict[str, Any], **others: Any) -> list[Array]:
-    """Arguments in the order given, checked, of one floating dtype and one shape: `positive` ones > 0, all representable.
+    """Arguments in the order given, checked, of one floating dtype: `positive` ones > 0, all representable, shapes that broadcast.
 
     Raises:
         ValueError: naming the argument.
@@ -53,7 +53,7 @@ def prepare(positive: dict[str, Any], **others: Any) -> list[Array]:
         if name != "t":
             require_finite(name, value)
             require_representable(name, value, dtype)
-    return [jnp.asarray(v) for v in jnp.broadcast_arrays(*(jnp.asarray(value, dtype) for value in named.values()))]
+    return [jnp.asarray(value, dtype) for value in named.values()]
 
 
 def require_times(t: ArrayLike) -> None:
@@ -78,13 +78,18 @@ def _state_and_share(t: Array, s0: Array, gamma: Array) -> tuple[Array, Array]:
     return jnp.where(elapsed == 0, s0, s), start / length
 
 
-@jax.custom_jvp
+@jax.jit
 def mode_state(t: Array, s0: Array, gamma: Array) -> Array:
-    """s(t), no checks; arguments of one shape and dtype."""
+    """s(t), no checks; arguments of one dtype."""
+    return _mode_state(t, s0, gamma)
+
+
+@jax.custom_jvp
+def _mode_state(t: Array, s0: Array, gamma: Array) -> Array:
     return _state_and_share(t, s0, gamma)[0]
 
 
-@mode_state.defjvp
+@_mode_state.defjvp
 def _mode_state_jvp(primals, tangents):
     t, s0, gamma = primals
     t_dot, s0_dot, gamma_dot = tangents
@@ -129,8 +134,9 @@ def residual(t: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Float[Array, "...
     return mode_residual(t, s0, gamma)
 
 
+@jax.jit
 def mode_residual(t: Array, s0: Array, gamma: Array) -> Array:
-    """`residual`, no checks; arguments of one shape and dtype."""
+    """`residual`, no checks; arguments of one dtype."""
     s = mode_state(t, s0, gamma)
     growing = jnp.where(gamma > 0, gamma, 0.0)
     ratio = jnp.exp(-2 * _elapsed(t, growing)) / s0 * s * jnp.exp(-2 * _elapsed(t, growing))
@@ -142,7 +148,11 @@ def limit(s0: ArrayLike, gamma: ArrayLike) -> Float[Array, "..."]:
 
     Args, raises: as `singular_value`. Source: Simon 2023, (13).
     """
-    s0, gamma = prepare({"s0": s0}, gamma=gamma)
+    return _limit(*prepare({"s0": s0}, gamma=gamma))
+
+
+@jax.jit
+def _limit(s0: Array, gamma: Array) -> Array:
     positive = gamma > 0
     learned = 1 / jnp.sqrt(jnp.where(positive, gamma, 1.0))
     return jnp.where(positive, learned, jnp.where(gamma == 0, s0, 0.0))
@@ -163,7 +173,12 @@ def time_to_reach(s: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Float[Array,
 
     Source: Simon 2023, (10), inverted through the normal form with n = 0; covers gamma s0^2 > 1 and gamma < 0.
     """
-    s, s0, gamma = prepare({"s": s, "s0": s0}, gamma=gamma)
+    return _time_to_reach(*prepare({"s": s, "s0": s0}, gamma=gamma))
+
+
+@jax.jit
+def _time_to_reach(s: Array, s0: Array, gamma: Array) -> Array:
+    s, s0, gamma = jnp.broadcast_arrays(s, s0, gamma)
     size = jnp.where(gamma == 0, 1.0, jnp.abs(gamma))
     x0, x = jnp.log(size) + 2 * jnp.log(s0), jnp.log(size) + 2 * jnp.log(s)
     branch = jnp.where(gamma < 0, DECAY, jnp.where(x0 > 0, SHRINK, GROW))
@@ -196,20 +211,27 @@ def critical_time(s0: ArrayLike, gamma: ArrayLike, fraction: ArrayLike = 0.5) ->
     """
     require_fraction("fraction", fraction)
     s0, gamma, fraction = prepare({"s0": s0}, gamma=gamma, fraction=fraction)
+    time, late = _critical_time(s0, gamma, fraction)
+    if not is_traced(late):
+        require(
+            "s0",
+            np.broadcast_to(s0, late.shape),
+            "have gamma s0^2 below `fraction` (a mode that starts above has no critical time)",
+            lambda a: ~np.asarray(late),
+        )
+    return time
+
+
+@jax.jit
+def _critical_time(s0: Array, gamma: Array, fraction: Array) -> tuple[Array, Array]:
+    """The time, and whether the mode starts too late to have one."""
     learned = gamma > 0
     size = jnp.where(learned, gamma, 1.0)
     x0 = jnp.log(size) + 2 * jnp.log(s0)
     late = learned & (x0 >= jnp.log(fraction))
-    if not is_traced(late):
-        require(
-            "s0",
-            jnp.where(late, s0, 0.0),
-            "have gamma s0^2 below `fraction` (a mode that starts above has no critical time)",
-            lambda a: a == 0,
-        )
     start = jnp.where(late | ~learned, -1.0, x0)
     ahead = z_from_log_y(jnp.log(fraction), GROW) - z_from_log_y(start, GROW)
-    return jnp.where(learned, jnp.where(late, 0.0, ahead / (8 * size)), jnp.inf)
+    return jnp.where(learned, jnp.where(late, 0.0, ahead / (8 * size)), jnp.inf), late
 
 
 def small_start_critical_time(s0: ArrayLike, gamma: ArrayLike) -> Float[Array, "..."]:
@@ -219,7 +241,11 @@ def small_start_critical_time(s0: ArrayLike, gamma: ArrayLike) -> Float[Array, "
 
     Args, raises: as `singular_value`. Source: Simon 2023, (16); the same as tau of appendix F with sbar = gamma^(1/2) s.
     """
-    s0, gamma = prepare({"s0": s0}, gamma=gamma)
+    return _small_start_critical_time(*prepare({"s0": s0}, gamma=gamma))
+
+
+@jax.jit
+def _small_start_critical_time(s0: Array, gamma: Array) -> Array:
     learned = gamma > 0
     size = jnp.where(learned, gamma, 1.0)
     return jnp.where(learned, -(jnp.log(size) + 2 * jnp.log(s0)) / (8 * size), jnp.inf)
@@ -239,8 +265,14 @@ def aligned_loss(t: ArrayLike, s0: ArrayLike, gammas: ArrayLike, dimension: int 
     Source: Simon 2023, (14).
     """
     count, dimension = _counted(s0, gammas, dimension)
-    gaps = residual(jnp.asarray(t)[..., None], s0, gammas)
-    return jnp.sum(gaps**2, axis=-1) + (dimension - count)
+    require_times(t)
+    s0, gammas = prepare({"s0": s0}, gammas=gammas)
+    return _aligned_loss(jnp.asarray(t, s0.dtype), s0, gammas, dimension - count)
+
+
+@jax.jit
+def _aligned_loss(t: Array, s0: Array, gammas: Array, missing: ArrayLike) -> Array:
+    return jnp.sum(mode_residual(t[..., None], s0, gammas) ** 2, axis=-1) + missing
 
 
 def staircase_loss(t: ArrayLike, s0: ArrayLike, gammas: ArrayLike, dimension: int | None = None) -> Float[Array, "..."]:

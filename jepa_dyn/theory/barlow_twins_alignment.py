@@ -16,6 +16,8 @@ Source: Simon 2023, definitions 4.4, 4.5, Result 4.6, (19), (21), appendix C. Co
 Here d may exceed m, and Gamma may have eigenvalues <= 0: those modes never leave their start.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -67,6 +69,11 @@ def cross_correlation_spectrum(gamma: ArrayLike) -> CrossCorrelationSpectrum:
         gap, largest = float(jnp.abs(matrix - matrix.T).max()), float(jnp.abs(matrix).max())
         if gap > 8 * shape[0] * float(jnp.finfo(matrix.dtype).eps) * largest:
             raise ValueError(f"Argument `gamma` must be symmetric, but gamma - gamma^T reaches {gap:.3g}.")
+    return _spectrum(matrix)
+
+
+@jax.jit
+def _spectrum(matrix: Array) -> CrossCorrelationSpectrum:
     values, columns = jnp.linalg.eigh((matrix + matrix.T) / 2)
     return CrossCorrelationSpectrum(values[::-1], columns.T[::-1])
 
@@ -81,6 +88,7 @@ def _matrix(name: str, value: ArrayLike) -> Array:
     return matrix
 
 
+@jax.jit
 def _qr(matrix: Array) -> tuple[Array, Array]:
     """Q (a, k), R (k, b) with a nonnegative diagonal; LAPACK leaves its sign open."""
     scale = jnp.max(jnp.abs(matrix))
@@ -226,9 +234,13 @@ def alignment_exponent(gammas: ArrayLike, dimension: int) -> Float[Array, ""]:
     if np.ndim(gammas) != 1:
         raise ValueError(f"Argument `gammas` must be a list, but has shape {np.shape(gammas)}.")
     require("dimension", dimension, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
-    (values,) = prepare({}, gammas=gammas)
-    values = jnp.sort(values)[::-1]
-    above, below = values[:-1][: int(dimension)], values[1:][: int(dimension)]
+    return _alignment_exponent(*prepare({}, gammas=gammas), int(dimension))
+
+
+@partial(jax.jit, static_argnums=1)
+def _alignment_exponent(gammas: Array, dimension: int) -> Array:
+    values = jnp.sort(gammas)[::-1]
+    above, below = values[:-1][:dimension], values[1:][:dimension]
     ratios = jnp.where(above > 0, below / jnp.where(above > 0, above, 1.0), 0.0)
     return 1 - jnp.max(ratios, initial=0.0)
 
@@ -247,15 +259,11 @@ class AlignedMotion(eqx.Module):
     gammas: Float[Leaf, " k"]
     features: Float[Leaf, "k m"]
 
-    def _at(self, t: ArrayLike) -> tuple[Array, Array, Array]:
-        require_times(t)
-        start, gammas = jnp.asarray(self.start), jnp.asarray(self.gammas)
-        times = jnp.asarray(t, start.dtype)[..., None]
-        return tuple(jnp.broadcast_arrays(times, start, gammas))  # pyright: ignore[reportReturnType]
-
     def singular_values(self, t: ArrayLike) -> Float[Array, "... k"]:
         """s_j(t). Source: Simon 2023, (10)."""
-        return mode_state(*self._at(t))
+        require_times(t)
+        start = jnp.asarray(self.start)
+        return _singular_values(jnp.asarray(t, start.dtype), start, jnp.asarray(self.gammas))
 
     def eigenvalues(self, t: ArrayLike) -> Float[Array, "... k"]:
         """Eigenvalues gamma_j s_j^2 of C that are not 0 for lack of features. Source: Simon 2023, below (14)."""
@@ -263,7 +271,7 @@ class AlignedMotion(eqx.Module):
 
     def encoder(self, t: ArrayLike) -> Float[Array, "... d m"]:
         """W(t). Source: Simon 2023, (9)."""
-        return jnp.einsum("dk,...k,km->...dm", self.left, self.singular_values(t), self.features)
+        return _rotated(jnp.asarray(self.left), self.singular_values(t), jnp.asarray(self.features))
 
     def loss(self, t: ArrayLike) -> Float[Array, "..."]:
         """|C - I|^2, with 1 for every embedding dimension that has no feature. Source: Simon 2023, (14)."""
@@ -272,6 +280,16 @@ class AlignedMotion(eqx.Module):
     def critical_times(self, fraction: ArrayLike = 0.5) -> Float[Array, " k"]:
         """When each eigenvalue of C reaches `fraction`; infinite for gamma <= 0. Source: Simon 2023, (16), exact."""
         return critical_time(self.start, self.gammas, fraction)
+
+
+@jax.jit
+def _singular_values(t: Array, start: Array, gammas: Array) -> Array:
+    return mode_state(t[..., None], start, gammas)
+
+
+@jax.jit
+def _rotated(left: Array, s: Array, features: Array) -> Array:
+    return jnp.einsum("dk,...k,km->...dm", left, s, features)
 
 
 def aligned_start(

@@ -44,6 +44,7 @@ def late_factor(ratio: ArrayLike) -> Float[Array, "..."]:
     return _late_factor(ratio)
 
 
+@jax.jit
 def _late_factor(g: Array) -> Array:
     # Gamma(h + 1/2) / Gamma(h), h = g/2: lgamma loses digits for large h, where the series in 1/h has them
     h = g / 2
@@ -72,9 +73,11 @@ def pair_factors(share: ArrayLike, ratio: ArrayLike) -> tuple[Float[Array, "..."
     require("share", share, "lie in [0, 1]", lambda a: (a >= 0) & (a <= 1))
     require("ratio", ratio, "be finite and >= 1", lambda a: np.isfinite(a) & (a >= 1))
     share, ratio = prepare({}, share=share, ratio=ratio)
+    share, ratio = jnp.broadcast_arrays(share, ratio)
     return _pair_factors(share, (1 - share) * (1 + share), ratio)
 
 
+@jax.jit
 def _pair_factors(share: Array, rest: Array, ratio: Array) -> tuple[Array, Array]:
     """From r, 1 - r^2 and g."""
     order = (ratio + 1) / 2
@@ -86,8 +89,8 @@ def _pair_factors(share: Array, rest: Array, ratio: Array) -> tuple[Array, Array
 def small_start_amplitudes(t: ArrayLike, start: SmallStart) -> Float[Array, "... k m"]:
     """A(t) of W(t) = Q A(t) Gamma^(<=m): the singular values on the diagonal and both triangles beside it, to leading order.
 
-    What is left of the error of W(t) is of order alpha^(2p), up to logarithms, where the aligned motion alone has alpha^p,
-    p = `alignment_exponent`: poor, again, where gamma_k / gamma_j is near 1.
+    What is left of the error of W(t) is of order alpha^(2p) at the end, and alpha^(2p) log(1 / alpha) while modes grow, where the
+    aligned motion alone has alpha^p, p = `alignment_exponent`: poor, again, where gamma_k / gamma_j is near 1.
 
     Args:
         t: times >= 0, a number or an array of any shape.
@@ -99,10 +102,15 @@ def small_start_amplitudes(t: ArrayLike, start: SmallStart) -> Float[Array, "...
     Source: Simon 2023, (43), (47), (48); upper triangle for k <= d and lower triangle corrected.
     """
     require_times(t)
-    amplitudes, gammas = jnp.asarray(start.amplitudes), jnp.asarray(start.gammas)
+    amplitudes = jnp.asarray(start.amplitudes)
+    return _small_start_amplitudes(jnp.asarray(t, amplitudes.dtype), amplitudes, jnp.asarray(start.gammas))
+
+
+@jax.jit
+def _small_start_amplitudes(t: Array, amplitudes: Array, gammas: Array) -> Array:
     k, m = amplitudes.shape
     s0, own = jnp.diagonal(amplitudes), gammas[:k]
-    times, s0, own = jnp.broadcast_arrays(jnp.asarray(t, amplitudes.dtype)[..., None], s0, own)
+    times, s0, own = jnp.broadcast_arrays(t[..., None], s0, own)
     s = mode_state(times, s0, own)
     rest = jnp.where(own > 0, mode_residual(times, s0, own), 1.0)
     share = jnp.clip(jnp.sqrt(jnp.where(own > 0, own, 0.0)) * s, 0.0, 1.0)

@@ -44,6 +44,11 @@ def sharp_singular_value(t: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Float
     require_times(t)
     require_nonnegative("s0", s0)
     s0, gamma, t = prepare({}, s0=s0, gamma=gamma, t=t)
+    return _sharp(t, s0, gamma)
+
+
+@jax.jit
+def _sharp(t: Array, s0: Array, gamma: Array) -> Array:
     moves = gamma != 0
     root = jnp.sqrt(jnp.where(moves, jnp.abs(gamma), 1.0))
     elapsed = 2 * root**2 * jnp.where(moves, t, 0.0)
@@ -81,6 +86,11 @@ def smooth_singular_value(
     require_times(t)
     require_nonnegative("upper_slope", upper_slope)
     s0, gamma, upper_slope, t = prepare({"s0": s0}, gamma=gamma, upper_slope=upper_slope, t=t)
+    return _smooth(t, s0, gamma, upper_slope)
+
+
+@jax.jit
+def _smooth(t: Array, s0: Array, gamma: Array, upper_slope: Array) -> Array:
     above = gamma * s0**2 > 1
     slowed = jnp.where(upper_slope == 0, 0.0, upper_slope**2 * jnp.where(upper_slope == 0, 0.0, t))
     return mode_state(jnp.where(above, slowed, t), s0, gamma)
@@ -180,6 +190,7 @@ def quartic_singular_value(t: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Flo
 
 @jax.jit
 def _quartic(t: Array, s0: Array, gamma: Array) -> Array:
+    t, s0, gamma = jnp.broadcast_arrays(t, s0, gamma)
     size = jnp.where(gamma == 0, 1.0, jnp.abs(gamma))
     level = _log_abs(s0, gamma)
     endless = jnp.isinf(t)
@@ -206,7 +217,12 @@ def quartic_time_to_reach(s: ArrayLike, s0: ArrayLike, gamma: ArrayLike) -> Floa
 
     Source: Simon 2023, G.3 (the solution is not in the paper).
     """
-    s, s0, gamma = prepare({"s": s, "s0": s0}, gamma=gamma)
+    return _quartic_time_to_reach(*prepare({"s": s, "s0": s0}, gamma=gamma))
+
+
+@jax.jit
+def _quartic_time_to_reach(s: Array, s0: Array, gamma: Array) -> Array:
+    s, s0, gamma = jnp.broadcast_arrays(s, s0, gamma)
     size = jnp.where(gamma == 0, 1.0, jnp.abs(gamma))
 
     def level_of(value: Array) -> tuple[Array, Array]:
@@ -278,6 +294,7 @@ def preconditioned_singular_value(
 
 @jax.jit
 def _preconditioned(t: Array, s0: Array, gamma: Array, variance: Array, ridge: Array) -> Array:
+    t, s0, gamma, variance, ridge = jnp.broadcast_arrays(t, s0, gamma, variance, ridge)
     size = jnp.where(gamma == 0, 1.0, jnp.abs(gamma))
     level, kappa = _log_abs(s0, gamma), variance / size
     endless = jnp.isinf(t)

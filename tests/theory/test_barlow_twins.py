@@ -157,7 +157,9 @@ def test_times():
     np.testing.assert_allclose(modes.time_to_reach(s, s0, gamma), t, rtol=1e-12)
     # the same mode as a MAE of depth 1: lam = 4 gamma, variance = 4 gamma^2
     as_mae = mode_parameters(4 * gamma, variance=4 * gamma**2, depth=1.0)
-    np.testing.assert_allclose(flows.mae(0.0, s0, as_mae), 4 * gamma * s0 * (1 - gamma * s0**2), rtol=1e-14)
+    np.testing.assert_allclose(
+        flows.mae(0.0, jnp.asarray(s0), as_mae), 4 * gamma * s0 * (1 - gamma * s0**2), rtol=1e-14
+    )
     never = modes.time_to_reach(*np.array([[2.0, 1, 0.5, 0.7, 1], [0.1, 0.1, 3, 0.5, 0.5], [1, 1, 1, -1, 0]]))
     assert np.isinf(never).all()
     assert modes.time_to_reach(0.1, 0.3, 1.0) == pytest.approx(-float(modes.time_to_reach(0.3, 0.1, 1.0)), rel=1e-14)
@@ -250,7 +252,7 @@ def test_effective_singular_values_are_gram_schmidt_and_what_the_flow_shows():
     ids=["d < m", "gamma < 0", "d > m"],
 )
 def test_result_46_and_its_rate(d, gammas, reached, exponent):
-    """sup |W - W*| ~ alpha^p; with the off-diagonal entries alpha^(2p); each entry of A follows the corrected (48)."""
+    """sup |W - W*| ~ alpha^p; with the off-diagonal entries alpha^(2p) at the end; entries of A follow the corrected (48)."""
     assert float(alignment.alignment_exponent(np.array(gammas[::-1]), d)) == pytest.approx(exponent)
     gamma, rough = rotated(gammas, 1), RNG(7).normal(size=(d, len(gammas)))
     first, second = [], []
@@ -270,7 +272,9 @@ def test_result_46_and_its_rate(d, gammas, reached, exponent):
         )
     ratio = np.log(reached[0] / reached[1])
     assert np.log(first[0].max() / first[1].max()) / ratio == pytest.approx(exponent, abs=0.01)
-    assert np.log(second[0].max() / second[1].max()) / ratio == pytest.approx(2 * exponent, abs=0.08)
+    # at the end; on the way there s_k carries a logarithm of alpha too
+    assert np.log(second[0][-1] / second[1][-1]) / ratio == pytest.approx(2 * exponent, abs=0.01)
+    assert second[1].max() < 10 * second[1][-1]
     if d < len(gammas) and min(gammas) > 0:
         # it does not decay in time, and (48) alone misses the end by F(g)
         assert first[1][-1] > 0.9 * first[1].max()
