@@ -111,11 +111,11 @@ def test_without_the_square_only_the_clock_differs():
     gammas = np.array([1.0, 0.3, 0.05])
     args = barlow_twins_arguments_from_gamma(np.diag(gammas))
     y = barlow_twins_state(1e-9 * np.eye(3))
-    square = barlow_twins_sharp(0.0, y, args).encoder
+    square = jax.jit(barlow_twins_sharp)(0.0, y, args).encoder
     rate = np.asarray(square) / (2 * np.sqrt(float(barlow_twins_sharp.loss(y, args))))
     np.testing.assert_allclose(np.diag(rate), np.sqrt(gammas / 3), rtol=1e-7)
     np.testing.assert_allclose(np.diag(square), 2 * np.sqrt(gammas), rtol=1e-7)
-    whole = jax.grad(lambda w: jnp.sqrt(barlow_twins_sharp.loss(BarlowTwinsState(w), args)))(y.encoder)
+    whole = jax.jit(jax.grad(lambda w: jnp.sqrt(barlow_twins_sharp.loss(BarlowTwinsState(w), args))))(y.encoder)
     np.testing.assert_allclose(rate, -whole, rtol=1e-6, atol=1e-12)
 
 
@@ -229,8 +229,8 @@ def test_learning_rates_of_appendix_g3():
 
 
 def test_training_on_batches_and_lanes():
-    """Three seeds as lanes on drawn batches; the state, the moments and the learning rate may each have lanes."""
-    pairs, args, y = problem(2, 2)
+    """Three starts as lanes on drawn batches; arguments may have lanes too."""
+    _, args, y = problem(2, 2)
     starts = BarlowTwinsState(jnp.stack([y.encoder, 0.5 * y.encoder, -y.encoder]))
     runs = train(
         barlow_twins, starts, args, [0, 20], learning_rate=0.01, batches=WishartBatches(64), key=jax.random.key(0)
@@ -241,10 +241,6 @@ def test_training_on_batches_and_lanes():
         jnp.array([1.0, 2.0])
     )
     assert several.gamma.shape == (2, 2, 2)
-    lanes, w = train(barlow_twins, y, several, [3], learning_rate=0.01), np.asarray(y.encoder)
-    for _ in range(3):
-        w = w - 0.04 * (correlation_of_pairs(w, pairs) - np.eye(2)) @ w @ np.asarray(args.gamma)
-    np.testing.assert_allclose(lanes.ys.encoder[0, 0], w, rtol=1e-12)
 
 
 def test_float32_and_its_end(float32):

@@ -19,7 +19,7 @@ from jepa_dyn.theory import barlow_twins_off_diagonal as off_diagonal
 from jepa_dyn.theory import barlow_twins_optima as optima
 from jepa_dyn.theory import barlow_twins_variants as variants
 from jepa_dyn.theory.branches import DECAY, GROW, SHRINK
-from jepa_dyn.theory.normal_form import logistic_time, scaled_time
+from jepa_dyn.theory.normal_form import logistic_time
 
 RNG = np.random.default_rng
 EPS = np.finfo(float).eps
@@ -182,13 +182,23 @@ def test_critical_times(s0):
     assert (error <= 1.1 * small / np.abs(np.log(small)) + 1e-15).all()
 
 
-def test_the_normal_form():
-    """The time of order n = 0 against the general series, which stands on mpmath; all branches, near and far ends."""
-    x0 = jnp.array([-600.0, -3.0, -0.1, 40.0, 0.3, 0.3, 3.0, -5.0, 3.0, 3.0])
-    dx = jnp.array([599.9, 1e-9, -700.0, -39.0, -1e-9, -0.299, -1e-8, -800.0, -2.0, -30.0])
-    branch = jnp.array([GROW] * 3 + [SHRINK] * 3 + [DECAY] * 4)
-    general = scaled_time(x0, x0 + dx, dx, jnp.zeros(10), branch)
-    np.testing.assert_allclose(logistic_time(x0, x0 + dx, dx, branch), general, rtol=1e-12)
+def test_the_time_of_order_zero():
+    """z - z0 in 700 digits; all branches, near and far ends, forward and back."""
+    x0 = np.array([-600.0, -3.0, -0.1, 40.0, 0.3, 0.3, 3.0, -5.0, 3.0, 3.0])
+    dx = np.array([599.9, 1e-9, -700.0, -39.0, -1e-9, -0.299, -1e-8, -800.0, -2.0, -30.0])
+    branch = np.array([GROW] * 3 + [SHRINK] * 3 + [DECAY] * 4)
+    got = logistic_time(*(jnp.asarray(v) for v in (x0, x0 + dx, dx, branch)))
+    with mpmath.workdps(700):
+        z = {
+            GROW: lambda y: mpmath.log(y / (1 - y)),
+            SHRINK: lambda y: mpmath.log(y / (y - 1)),
+            DECAY: lambda y: mpmath.log(1 + 1 / y),
+        }
+        ends = [
+            (mpmath.exp(mpmath.mpf(v)), mpmath.exp(mpmath.mpf(v) + mpmath.mpf(d))) for v, d in zip(x0, dx, strict=True)
+        ]
+        want = [float(z[b](y) - z[b](y0)) for b, (y0, y) in zip(branch, ends, strict=True)]
+    np.testing.assert_allclose(got, want, rtol=1e-13)
 
 
 def test_footnote_23_has_the_wrong_sign():
@@ -438,29 +448,28 @@ def test_claims_of_appendix_g():
 
 
 def test_the_closed_forms_mirror_the_flows():
-    """W(t) of every flow from an aligned start, d = 3, m = 4, generic U and features, one gamma < 0, footnote 7's other modes."""
+    """dW/dt of every closed form is its flow: d = 3, m = 4, generic U and features, one gamma < 0, modes 1, 2, 4 (footnote 7)."""
     gammas, variance = np.array([0.9, 0.5, 0.2, -0.3]), np.array([1.0, 0.8, 0.2, 0.4])
     rows = np.linalg.qr(RNG(1).normal(size=(4, 4)))[0]
     law = moments_from_spectrum(gammas, variance=variance, basis=rows.T)
     args = flows.barlow_twins_arguments(law, ridge=0.3, upper_slope=0.5)
     left, s0 = np.linalg.qr(RNG(2).normal(size=(3, 3)))[0], np.array([0.1, 1.9, 0.7])
     start = alignment.aligned_start(args.gamma, s0, left=left, modes=(0, 1, 3))
-    g, nu, end = gammas[[0, 1, 3]], variance[[0, 1, 3]], 0.5
+    g, nu, end, h = gammas[[0, 1, 3]], variance[[0, 1, 3]], 0.3, 1e-5
+    ts = np.array([end - h, end, end + h])[:, None]
     forms = {
-        flows.barlow_twins: modes.singular_value(end, s0, g),
-        flows.barlow_twins_preconditioned: variants.preconditioned_singular_value(end, s0, g, nu, 0.3),
-        flows.barlow_twins_sharp: variants.sharp_singular_value(end, s0, g),
-        flows.barlow_twins_smooth: variants.smooth_singular_value(end, s0, g, 0.5),
-        flows.barlow_twins_quartic: variants.quartic_singular_value(end, s0, g),
+        flows.barlow_twins: modes.singular_value(ts, s0, g),
+        flows.barlow_twins_preconditioned: variants.preconditioned_singular_value(ts, s0, g, nu, 0.3),
+        flows.barlow_twins_sharp: variants.sharp_singular_value(ts, s0, g),
+        flows.barlow_twins_smooth: variants.smooth_singular_value(ts, s0, g, 0.5),
+        flows.barlow_twins_quartic: variants.quartic_singular_value(ts, s0, g),
     }
     for flow, s in forms.items():
-        speed = jax.jit(lambda w, flow=flow: flow(0.0, flows.BarlowTwinsState(w), args).encoder)
-        exact = path(
-            lambda w, speed=speed: np.asarray(speed(w)), start.encoder(0.0), np.array([end]), rtol=1e-10, atol=1e-12
-        )[0]
-        np.testing.assert_allclose(left @ np.diag(s) @ start.features, exact, atol=1e-8)
+        before, now, after = np.asarray(s)
+        speed = flow(end, flows.BarlowTwinsState(jnp.asarray(left @ np.diag(now) @ start.features)), args).encoder
+        np.testing.assert_allclose(speed, left @ np.diag((after - before) / (2 * h)) @ start.features, atol=1e-8)
     np.testing.assert_allclose(
-        start.encoder(end), left @ np.diag(forms[flows.barlow_twins]) @ start.features, rtol=1e-12
+        start.encoder(end), left @ np.diag(forms[flows.barlow_twins][1]) @ start.features, rtol=1e-12
     )
     c = start.encoder(end) @ args.gamma @ start.encoder(end).T
     np.testing.assert_allclose(np.linalg.eigvalsh(c), np.sort(start.eigenvalues(end)), atol=1e-13)
@@ -468,11 +477,8 @@ def test_the_closed_forms_mirror_the_flows():
     # any off-diagonal weight has the same solution where U is a permutation with signs
     other = flows.barlow_twins_arguments(law, off_diagonal_weight=0.2)
     signed = alignment.aligned_start(args.gamma, s0, left=np.array([[0, -1.0, 0], [1, 0, 0], [0, 0, 1]]))
-    t, h = 0.3, 1e-5
-    slope = (signed.encoder(t + h) - signed.encoder(t - h)) / (2 * h)
-    np.testing.assert_allclose(
-        flows.barlow_twins(t, flows.BarlowTwinsState(signed.encoder(t)), other).encoder, slope, atol=1e-7
-    )
+    now, slope = signed.encoder(end), (signed.encoder(end + h) - signed.encoder(end - h)) / (2 * h)
+    np.testing.assert_allclose(flows.barlow_twins(end, flows.BarlowTwinsState(now), other).encoder, slope, atol=1e-8)
 
 
 def test_an_aligned_start_is_its_own_alignment_whatever_the_signs_of_the_features():
