@@ -217,10 +217,10 @@ def effective_singular_values(encoder: ArrayLike, gamma: ArrayLike) -> Float[Arr
 
 
 def alignment_exponent(gammas: ArrayLike, dimension: int) -> Float[Array, ""]:
-    """p of sup_t |W(t) - W*(t)|_F ~ alpha^p for W(0) = alpha W~_0: 1 - max gamma_k / gamma_j over j <= d < m, k > j, gamma_j > 0.
+    """p of sup_t |W(t) - W*(t)|_F ~ alpha^p for W(0) = alpha W~_0: 1 - max gamma_k / gamma_j over j <= d, k > j with gamma_j > 0.
 
-    The largest error is the one at the end: it does not decay in t. p = 1 where no such pair is positive; p = 0, no convergence,
-    for repeated eigenvalues. Small gaps make the approach slow: gammas .5, .45 give alpha^0.1.
+    k runs to m, beyond d. The largest error is the one at the end: it does not decay in t. p = 1 where no such ratio is positive;
+    p = 0, no convergence, for repeated eigenvalues. Small gaps make the approach slow: gammas .5, .45 give alpha^0.1.
 
     Args:
         gammas: all eigenvalues of Gamma, in any order; those beyond d count too.

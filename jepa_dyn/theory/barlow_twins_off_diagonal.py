@@ -118,7 +118,7 @@ def _small_start_amplitudes(t: Array, amplitudes: Array, gammas: Array) -> Array
     # row j, column l > j: growth by gamma_l / gamma_j; where gamma_j <= 0 nothing stops a row, and e^(4 gamma_l t) is left
     learned = own > 0
     log_growth = jnp.where(learned, (jnp.log(s) - jnp.log(s0)) / jnp.where(learned, own, 1.0), 4 * times)
-    exponent = log_growth[..., None] * gammas
+    exponent = jnp.where(gammas == 0, 0.0, jnp.where(gammas == 0, 0.0, log_growth[..., None]) * gammas)
     upper = jnp.triu(amplitudes, 1) * jnp.exp(jnp.where(jnp.triu(jnp.ones((k, m), bool), 1), exponent, 0.0))
 
     square = upper[..., :k]

@@ -232,8 +232,9 @@ def test_training_on_batches_and_lanes():
     """Three starts as lanes on drawn batches; arguments may have lanes too."""
     _, args, y = problem(2, 2)
     starts = BarlowTwinsState(jnp.stack([y.encoder, 0.5 * y.encoder, -y.encoder]))
+    weights = eqx.tree_at(lambda a: a.off_diagonal_weight, args, jnp.array([0.5, 1.0, 0.5]))
     runs = train(
-        barlow_twins, starts, args, [0, 20], learning_rate=0.01, batches=WishartBatches(64), key=jax.random.key(0)
+        barlow_twins, starts, weights, [0, 20], learning_rate=0.01, batches=WishartBatches(64), key=jax.random.key(0)
     )
     assert runs.ys.encoder.shape == (3, 2, 2, 2) and (np.asarray(runs.status) == Status.ok).all()
     np.testing.assert_allclose(runs.ys.encoder[2], -runs.ys.encoder[0], rtol=1e-12)

@@ -362,9 +362,9 @@ def test_start_statistics():
         law = chi(degrees)
         np.testing.assert_allclose(alignment.mean_singular_values(0.1, 4, m), 0.1 * law.mean(), rtol=1e-12)
         np.testing.assert_allclose(alignment.rms_singular_values(0.1, 4, m), 0.1 * np.sqrt(law.moment(2)), rtol=1e-12)
-        draws = RNG(m).normal(size=(4000, 4, m)) * 0.1
+        draws = RNG(m).normal(size=(2000, 4, m)) * 0.1
         r = np.abs(np.diagonal(np.linalg.qr(draws)[1], axis1=1, axis2=2))
-        np.testing.assert_allclose(alignment.mean_singular_values(0.1, 4, m), r.mean(axis=0), rtol=0.04)
+        np.testing.assert_allclose(alignment.mean_singular_values(0.1, 4, m), r.mean(axis=0), rtol=0.06)
 
 
 @pytest.mark.parametrize("gammas", [[1.0, 0.5, 0.3, 0.2], [1.0, 0.5, 0.5, -0.2]])
@@ -553,4 +553,7 @@ def test_bad_input_is_named(call, message):
 
 def test_repeated_eigenvalues_that_are_never_learned_do_no_harm():
     start = alignment.small_start(1e-6 * RNG(0).normal(size=(3, 4)), np.diag([1.0, 0.0, 0.0, -1.0]))
+    ends = np.asarray(off_diagonal.small_start_encoder(np.array([0.0, np.inf]), start))
+    np.testing.assert_allclose(ends[0], start.left @ start.amplitudes @ start.features, atol=1e-18)
+    np.testing.assert_allclose(np.linalg.norm(ends[1], axis=0), [1, 0, 0, 0], atol=1e-5)
     assert start.singular_values.shape == (3,) and np.isinf(start.aligned.critical_times()[1:]).all()
