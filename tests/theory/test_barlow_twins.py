@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import chi
 
 from jepa_dyn import flows, mode_parameters
-from jepa_dyn.moments import moments_from_spectrum
+from jepa_dyn.moments import view_moments
 from jepa_dyn.theory import barlow_twins as modes
 from jepa_dyn.theory import barlow_twins_alignment as alignment
 from jepa_dyn.theory import barlow_twins_off_diagonal as off_diagonal
@@ -451,7 +451,7 @@ def test_the_closed_forms_mirror_the_flows():
     """dW/dt of every closed form is its flow: d = 3, m = 4, generic U and features, one gamma < 0, modes 1, 2, 4 (footnote 7)."""
     gammas, variance = np.array([0.9, 0.5, 0.2, -0.3]), np.array([1.0, 0.8, 0.2, 0.4])
     rows = np.linalg.qr(RNG(1).normal(size=(4, 4)))[0]
-    law = moments_from_spectrum(gammas, variance=variance, basis=rows.T)
+    law = view_moments((rows.T * variance) @ rows, (rows.T * gammas) @ rows)
     args = flows.barlow_twins_arguments(law, ridge=0.3, upper_slope=0.5)
     left, s0 = np.linalg.qr(RNG(2).normal(size=(3, 3)))[0], np.array([0.1, 1.9, 0.7])
     start = alignment.aligned_start(args.gamma, s0, left=left, modes=(0, 1, 3))
