@@ -54,6 +54,14 @@ def require_nonnegative(name: str, value: Any, why: str = "") -> None:
     require(name, value, "be finite and >= 0" + (f" ({why})" if why else ""), lambda a: np.isfinite(a) & (a >= 0))
 
 
+def require_representable(name: str, value: Any, dtype: Any) -> None:
+    """Numbers that `dtype` holds: one that it would round to zero, or to infinity, is refused instead of changed silently."""
+    tiny, largest = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
+    allowed = f"fit into {np.dtype(dtype).name}, whose normal numbers go from {tiny:.3g} to {largest:.3g}"
+    wider = " (turn x64 on)" if np.dtype(dtype) == np.float32 else ""
+    require(name, value, allowed + wider, lambda a: (a == 0) | ((abs(a) >= tiny) & (abs(a) <= largest)))
+
+
 def require_fraction(name: str, value: Any) -> None:
     require(name, value, "lie strictly between 0 and 1", lambda a: (a > 0) & (a < 1))
 

@@ -1,5 +1,18 @@
 """Pure vector fields f(t, y, args) -> dy/dt, one file per system."""
 
+from jepa_dyn.flows.barlow_twins import (
+    BarlowTwinsArguments,
+    BarlowTwinsState,
+    barlow_twins,
+    barlow_twins_arguments,
+    barlow_twins_arguments_from_gamma,
+    barlow_twins_arguments_from_pairs,
+    barlow_twins_loss,
+    barlow_twins_preconditioned,
+    barlow_twins_state,
+    embedding_cross_correlation,
+    feature_cross_correlation,
+)
 from jepa_dyn.flows.deep_linear import (
     DeepLinearArguments,
     DeepLinearState,
@@ -34,22 +47,43 @@ from jepa_dyn.flows.siamese import (
     siamese_objective,
     siamese_state,
 )
+from jepa_dyn.flows.spectral_losses import (
+    SpectralFlow,
+    barlow_twins_quartic,
+    barlow_twins_sharp,
+    barlow_twins_smooth,
+)
 
 __all__ = [
+    "BarlowTwinsArguments",
+    "BarlowTwinsState",
     "DeepLinearArguments",
     "DeepLinearState",
     "LayerParameters",
     "SiameseArguments",
     "SiameseState",
+    "SpectralFlow",
     "aligned_initialisation",
     "balanced_initialisation",
+    "barlow_twins",
+    "barlow_twins_arguments",
+    "barlow_twins_arguments_from_gamma",
+    "barlow_twins_arguments_from_pairs",
+    "barlow_twins_loss",
+    "barlow_twins_preconditioned",
+    "barlow_twins_quartic",
+    "barlow_twins_sharp",
+    "barlow_twins_smooth",
+    "barlow_twins_state",
     "deep_jepa",
     "deep_jepa_loss",
     "deep_linear_arguments",
     "deep_linear_state",
     "deep_mae",
     "deep_mae_loss",
+    "embedding_cross_correlation",
     "encoder_matrix",
+    "feature_cross_correlation",
     "gaussian_initialisation",
     "haar_orthogonal",
     "jepa",

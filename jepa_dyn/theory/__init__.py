@@ -1,4 +1,8 @@
-"""Closed forms that mirror the flows. Submodules: `modes`, `expansions`, `normal_form`, `time_integral`, `branches`."""
+"""Closed forms that mirror the flows.
+
+Submodules: `modes`, `expansions`, `normal_form`, `time_integral`, `branches`; `barlow_twins`, `barlow_twins_alignment`,
+`barlow_twins_off_diagonal`, `barlow_twins_optima`, `barlow_twins_variants`.
+"""
 
 from jepa_dyn.theory.modes import (
     critical_time as critical_time,

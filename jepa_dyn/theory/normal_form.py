@@ -234,6 +234,25 @@ def _advance_jvp(known, primals, tangents):
     return z, jnp.where(moving, z_dot, 0.0)
 
 
+def logistic_time(
+    x0: Float[Array, "..."], x: Float[Array, "..."], dx: Float[Array, "..."], branch: Branch
+) -> Float[Array, "..."]:
+    """The time of order n = 0, z - z0, without cancellation and without the series of `scaled_time` (all arguments of one shape).
+
+    With y = e^x, `dx = x - x0` passed beside x for its precision; negative where the state lies behind the start.
+    """
+    y0 = jnp.exp(jnp.where(branch == GROW, x0, -1.0))
+    rise = jnp.where(dx < 1, y0 * jnp.expm1(jnp.minimum(dx, 1.0)), jnp.exp(jnp.where(branch == GROW, x, 0.0)) - y0)
+    grow = dx - jnp.log1p(jnp.where(branch == GROW, -rise / (1 - y0), 0.0))
+    # in u = 1/y, which grows on both: log (1 - u0)/(1 - u) and log (1 + u)/(1 + u0)
+    u0 = jnp.exp(-jnp.where(branch == SHRINK, x0, 1.0))
+    shrink = -jnp.log1p(-u0 * jnp.expm1(-jnp.where(branch == SHRINK, dx, 0.0)) / (1 - u0))
+    near = dx > -1
+    short = jnp.log1p(jnp.expm1(-jnp.where(near, dx, 0.0)) / (1 + jnp.exp(jnp.where(branch == DECAY, x0, 0.0))))
+    decay = jnp.where(near, short, jax.nn.softplus(-x) - jax.nn.softplus(-x0))
+    return select(branch, grow, shrink, decay)
+
+
 def universal_curve(s: ArrayLike, n: ArrayLike) -> Float[Array, "..."]:
     """The growth curve of order n: the share w/w_inf of the fixed point at time s after the half height, s = k t.
 

@@ -1,8 +1,11 @@
-"""Mode problems with their answers from scipy's DOP853 at 1e-12, in log w where w allows it: shared by the solver tests."""
+"""Mode problems and systems with their answers from scipy's DOP853 at 1e-12, in log w for modes: shared by the solver tests."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import jax
 import numpy as np
 from scipy.integrate import solve_ivp
 
@@ -74,3 +77,72 @@ PROBLEMS = [
     Problem("mae negative lam", "mae", -0.5, 1.25, 3.0, 0.0, 0.5, 20.0, _NO_LOGIT),
 ]
 EACH = [(problem, coordinate) for problem in PROBLEMS for coordinate in problem.coordinates]
+
+
+@dataclass(frozen=True)
+class System:
+    """One matrix flow: `speed` is its right-hand side in plain numpy, on the flattened state."""
+
+    name: str
+    flow: Callable
+    y0: Any
+    args: Any
+    end: float
+    speed: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def ts(self) -> np.ndarray:
+        return np.linspace(0.0, self.end, 5)
+
+    @cached_property
+    def path(self) -> np.ndarray:
+        """(times, numbers of the state)."""
+        start = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(self.y0)])
+        solved = solve_ivp(lambda t, z: self.speed(z), (0, self.end), start, "DOP853", self.ts, rtol=1e-12, atol=1e-13)
+        assert solved.success
+        return solved.y.T
+
+
+_GAMMA = np.array([[0.9, 0.2, 0.1], [0.2, 0.3, -0.2], [0.1, -0.2, -0.4]])
+_ENCODER = np.array([[0.1, 0.05, 0.02], [-0.03, 0.08, 0.06]])
+_BARLOW = {"off_diagonal_weight": 0.4, "ridge": 0.3, "kink_width": 0.05}
+
+
+def _barlow_twins(z):
+    w = z.reshape(2, 3)
+    c = w @ _GAMMA @ w.T
+    return -4 * ((0.4 * c + 0.6 * np.diag(np.diag(c)) - np.eye(2)) @ w @ _GAMMA).ravel()
+
+
+def _preconditioned(z):
+    w, (values, rows) = z.reshape(2, 3), np.linalg.eigh(_GAMMA)
+    spread = w @ (rows * np.abs(values)) @ rows.T @ w.T + 0.3 * np.eye(2)
+    return -4 * np.linalg.solve(spread, (w @ _GAMMA @ w.T - np.eye(2)) @ w @ _GAMMA).ravel()
+
+
+def _sharp(z):
+    w = z.reshape(2, 3)
+    l, columns = np.linalg.eigh(w @ _GAMMA @ w.T)
+    square = l**2 + 0.05**2
+    slope = 2 * (l * square**-0.25 - 1) * (square**-0.25 - l**2 / 2 * square**-1.25)
+    return -2 * ((columns * slope) @ columns.T @ w @ _GAMMA).ravel()
+
+
+def _system(name: str, flow: Callable, end: float, speed: Callable) -> System:
+    return System(
+        name,
+        flow,
+        flows.barlow_twins_state(_ENCODER),
+        flows.barlow_twins_arguments_from_gamma(_GAMMA, **_BARLOW),
+        end,
+        speed,
+    )
+
+
+def systems() -> list[System]:
+    """Made on call: what they hold are float64 arrays of JAX."""
+    return [
+        _system("barlow twins", flows.barlow_twins, 3.0, _barlow_twins),
+        _system("barlow twins preconditioned", flows.barlow_twins_preconditioned, 1.0, _preconditioned),
+        _system("barlow twins sharp", flows.barlow_twins_sharp, 2.0, _sharp),
+    ]
