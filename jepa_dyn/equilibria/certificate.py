@@ -77,10 +77,10 @@ def _bounds(
     root: np.ndarray, xx: np.ndarray, yx: np.ndarray, weight_decay: float, rank: int
 ) -> tuple[float, float, float]:
     """(Lipschitz constant of f', in which radius it holds, rounding error of f)."""
-    m, size, other = len(xx), np.linalg.norm(xx, 2), np.linalg.norm(yx, 2)
-    eps = np.finfo(float).eps
+    m, size, other = len(xx), float(np.linalg.norm(xx, 2)), float(np.linalg.norm(yx, 2))
+    eps = float(np.finfo(float).eps)
     if rank == m:
-        s = np.linalg.norm(root)
+        s = float(np.linalg.norm(root))
         # every entry of F is a sum of about 4 m^2 products of numbers below these
         return 2 * size**2, np.inf, 4 * m**2 * eps * ((size * s + weight_decay) ** 2 + other**2 * s)
     parts = _factors(root, m, rank, _BALL)
@@ -88,7 +88,8 @@ def _bounds(
         _product_rule([parts[name] for name in names]) for names in (("L", "beta", "P^-1", "beta", "P"), ("L", "beta"))
     )
     # a product of k matrices is off by less than k m eps times the product of their norms; P^-1 by its condition number more
-    terms = np.linalg.norm(xx) * long[0] * parts["P"][0] + weight_decay * parts["L"][0] + np.linalg.norm(yx) * short[0]
+    terms = float(np.linalg.norm(xx)) * long[0] * parts["P"][0] + weight_decay * parts["L"][0]
+    terms += float(np.linalg.norm(yx)) * short[0]
     return size * long[2] + other * short[2], _BALL, 32 * m * eps * terms
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Complex, Float, Int
 
-from jepa_dyn._checks import require, require_finite, require_nonnegative, require_positive
+from jepa_dyn._checks import require_finite, require_nonnegative, require_positive
 
 
 def one_feature_roots(rho: ArrayLike, tau: ArrayLike, weight_decay: ArrayLike) -> tuple[Array, Array, Array]:
@@ -79,12 +79,8 @@ def commuting_equilibria(
     """
     require_positive("weight_decay", weight_decay)
     rho, tau = np.asarray(rho, np.float64), np.asarray(tau, np.float64)
-    require(
-        "tau",
-        tau.shape,
-        f"have the shape of `rho`, {rho.shape}, of one axis",
-        lambda _: rho.shape == tau.shape and rho.ndim == 1,
-    )
+    if rho.ndim != 1 or tau.shape != rho.shape:
+        raise ValueError(f"Argument `tau` must have the shape of `rho`, {rho.shape}, of one axis, but has {tau.shape}.")
     small, large, _ = (np.asarray(values) for values in one_feature_roots(rho, tau, weight_decay))
     own = [[(0.0, 0)] + ([(a**2, 1), (b**2, 2)] if np.isfinite(b) else []) for a, b in zip(small, large, strict=True)]
     chosen = sorted(itertools.product(*own), key=lambda one: -sum(size for size, _ in one))

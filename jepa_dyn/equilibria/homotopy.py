@@ -59,11 +59,11 @@ def _total_degree(z: Array, t: Array, own: tuple, data: Member, choice: Choice) 
 
 
 class _Path(NamedTuple):
-    z: Array
-    t: Array
-    step: Array
-    attempts: Array
-    marked: Array  # |s_0| / |z| when t passed _MARK
+    z: Any
+    t: Any
+    step: Any
+    attempts: Any
+    marked: Any  # |s_0| / |z| when t passed _MARK
 
 
 def _bordered(system: Callable, z: Array, t: Array, plane: Array) -> Array:
@@ -201,8 +201,8 @@ def follow(
             _advance_all(homotopy, _Path(*(leaf[lane] for leaf in whole)), mine, shared, choice, caution, limits)
         )
         for old, new in zip(whole, paths, strict=True):
-            old[lane] = new
-        going = going[more[: going.size]]
+            old[lane] = np.asarray(new)
+        going = going[np.asarray(more)[: going.size]]
         if renew is not None and going.size:
             z, changed = renew(whole.z[going], jax.tree.map(lambda leaf, going=going: leaf[going], own))
             whole.z[going] = z

@@ -105,7 +105,8 @@ def siamese_equilibria(
         args: of one system, weight decay > 0; or of many, every leaf with a leading axis: then a list. The rates do not matter.
         method: how full rank is found: "parameter" follows the finite solutions of a generic member, 2, 6, 24, 124 paths;
             "total degree" all 2^(m(m+1)/2) of a start system, which needs no knowledge of that number. Rank 1 is a quadratic
-            eigenvalue problem, ranks between follow a generic member: 30 paths at m = 3, 84 and 288 at m = 4, about a minute.
+            eigenvalue problem, rank 2 follows a generic member, 30 paths at m = 3 and 84 at m = 4. Rank 3 of m = 4 is not searched:
+            its 288 solutions count as lost.
         seed: of the random numbers of the homotopy, which decide the order of the work, not the result.
 
     Raises:
