@@ -9,6 +9,7 @@ loops from what is known find the rest. The number at which to stop is known fro
 Source: Duff, Hill, Jensen, Lee, Leykin, Sommars 2019, Solving polynomial systems via homotopy continuation and monodromy.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,13 +51,23 @@ def all_solutions(m: int, rank: int, seed: int = 0) -> tuple[Member, np.ndarray]
             found = carried(seeded, base, first[None], rank, rng, 1)
         for _ in range(_MOST_LOOPS):
             if len(found) == wanted:
-                return base, found
+                return base, np.array([polished(one, base, rank) for one in found])
             ends, stop = found, base
             for goal in (random_member(rng, m), random_member(rng, m), base):
                 size = min(wanted, 16 if len(ends) <= 16 else wanted)  # few shapes, so that little is compiled
                 ends, stop = carried(stop, goal, ends, rank, rng, size), goal
             found = merge(found, ends)
         raise RuntimeError(f"m = {m}, rank {rank}: {len(found)} of {wanted} solutions were found.")
+
+
+def polished(vector: np.ndarray, member: Member, rank: int) -> np.ndarray:
+    """A solution to rounding error, by Newton's method in its own unknowns."""
+    for _ in range(4):
+        slope = jax.jacfwd(lambda v: rank_residual(v, *member, rank), holomorphic=True)(jnp.asarray(vector))
+        vector = vector - np.linalg.solve(
+            np.asarray(slope), np.asarray(rank_residual(jnp.asarray(vector), *member, rank))
+        )
+    return vector
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def merge(known: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> list[Solutions]:
-    """All solutions of one rank of members of one size m, whose coefficients should be of order 1 (`scaled`).
+    """All solutions of one rank of real members of one size m, whose coefficients should be of order 1 (`scaled`).
 
     Members that do not show the generic number of distinct finite solutions are solved again by way of random ones, so that
     other paths come close to infinity; the solutions of all routes count.
@@ -126,7 +126,10 @@ def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> l
             )
             ends_of, outcome = follow_sets(begin, stack, starts, rank, rng)
             for i, ends, how in zip(going, ends_of, outcome, strict=True):
-                found[i] = merge(found[i], ends[how == FINITE])
+                new = ends[how == FINITE]
+                found[i] = merge(
+                    found[i], np.concatenate([new, new.conj()])
+                )  # members are real: solutions come in pairs
                 infinite[i] = max(infinite[i], int((how == AT_INFINITY).sum()))
                 lost[i] = max(0, generic - len(found[i]) - infinite[i])
             going = going[lost[going] > 0]

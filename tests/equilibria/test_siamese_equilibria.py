@@ -87,7 +87,8 @@ def test_stored_solutions_are_solutions(m, rank):
     for vector in vectors:
         gap = np.asarray(rank_residual(jnp.asarray(vector), *member, rank))
         jacobian = jax.jacfwd(lambda v: rank_residual(v, *member, rank), holomorphic=True)(jnp.asarray(vector))
-        assert np.linalg.norm(np.linalg.solve(jacobian, gap)) < 1e-10 * (1 + np.linalg.norm(vector))
+        # rounding times the condition number of those next to a singular beta
+        assert np.linalg.norm(np.linalg.solve(jacobian, gap)) < 1e-7 * (1 + np.linalg.norm(vector))
     apart = np.abs(vectors[:, None] - vectors[None]).max(axis=2) + np.eye(len(vectors))
     assert (apart > 1e-6 * (1 + np.abs(vectors).max(axis=1))).all()
 
