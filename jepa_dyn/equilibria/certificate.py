@@ -4,8 +4,8 @@ With beta = |f'(z)^-1 f(z)| and K = |f'(z)^-1| C, C a Lipschitz constant of f', 
 (1 - sqrt(1 - 2h)) / K of z and no other within (1 + sqrt(1 - 2h)) / K. beta is enlarged by a bound of the rounding errors of f;
 f'(z)^-1 is taken as computed, times 1 + 1e-6. At full rank f = F is quadratic: C = 2 |X|^2 everywhere. Below, f is a product of
 five factors L, beta, P^-1, beta^T, P less one of two, L = [1; K] and P = L^T L >= 1. With |L| <= l, |beta| <= b in a ball around
-the root their norms are (l, b, 1, b, l^2), those of their first derivatives (1, 1, 2 l, 1, 2 l), of their second (0, 0, 2 + 8
-l^2, 0, 2), and C follows by the product rule.
+the root their norms are (l, b, r^(1/2), b, l^2), those of their first derivatives (1, 1, 2 l, 1, 2 l), of their second
+(0, 0, 2 + 8 l^2, 0, 2), and C follows by the product rule.
 
 Source: Kantorovich 1948; Ortega 1968.
 """

@@ -256,9 +256,8 @@ def _solve(data: Member, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
         z, outcome, _ = follow(_total_degree, starts, (), data, choice, 1e-3 * 0.2**attempt)
         repeated = _repeated(z, outcome)
         if not repeated and (outcome == FINITE).sum() == GENERIC_COUNTS[m, m]:
-            outcome = np.where(
-                outcome == FAILED, AT_INFINITY, outcome
-            )  # no family member has more: these stalled on their way
+            # no member has more: these stalled on their way to infinity
+            outcome = np.where(outcome == FAILED, AT_INFINITY, outcome)
         if best is None or (outcome == FAILED).sum() < (best[1] == FAILED).sum():
             best = z, outcome, attempt + 1
         if not (outcome == FAILED).any() and not repeated:

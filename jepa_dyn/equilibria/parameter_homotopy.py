@@ -3,8 +3,7 @@
 The equation of rank r (`reduced`) of a generic complex member (X, Y, lambda) has `GENERIC_COUNTS` finite solutions, all simple.
 They were counted over a finite field, where a Groebner basis of a random member gives their number exactly, and found by
 monodromy (`monodromy`, which writes the file that is read here). Along a line from that member to another they end at all
-isolated
-solutions of the other: 6 paths in place of the 8 of the total degree at m = 2, 124 in place of 1024 at m = 4.
+isolated solutions of the other: 6 paths in place of the 8 of the total degree at m = 2, 124 in place of 1024 at m = 4.
 
 Source: Sommese and Wampler 2005, The numerical solution of systems of polynomials, chapter 7 (coefficient-parameter homotopy).
 """
@@ -112,14 +111,15 @@ def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> l
         generic = GENERIC_COUNTS[m, rank]
         if (m, rank) not in searched_ranks():
             return [Solutions(np.zeros((0, num_unknowns(m, rank)), complex), 0, generic) for _ in members]
-        begin, starts = generic_member(m, rank)
+        base, known = generic_member(m, rank)
+        begin, starts = base, known
         found = [np.zeros((0, num_unknowns(m, rank)), complex) for _ in members]
         infinite, lost = np.zeros(len(members), int), np.full(len(members), generic)
         going = np.arange(len(members))
         for route in range(_MOST_ROUTES):
             if route:
-                by_way_of = random_member(rng, m)
-                begin, starts = by_way_of, carried(begin, by_way_of, starts, rank, rng, generic)
+                begin = random_member(rng, m)
+                starts = carried(base, begin, known, rank, rng, generic)
                 starts = starts[np.arange(generic) % len(starts)]
             stack = Member(
                 *(jnp.stack([jnp.asarray(members[i][k], complex) for i in going.tolist()]) for k in range(3))
@@ -127,9 +127,8 @@ def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> l
             ends_of, outcome = follow_sets(begin, stack, starts, rank, rng)
             for i, ends, how in zip(going, ends_of, outcome, strict=True):
                 new = ends[how == FINITE]
-                found[i] = merge(
-                    found[i], np.concatenate([new, new.conj()])
-                )  # members are real: solutions come in pairs
+                new = np.concatenate([new, new.conj()])  # members are real: their solutions come in pairs
+                found[i] = merge(found[i], new)
                 infinite[i] = max(infinite[i], int((how == AT_INFINITY).sum()))
                 lost[i] = max(0, generic - len(found[i]) - infinite[i])
             going = going[lost[going] > 0]

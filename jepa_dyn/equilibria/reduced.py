@@ -3,8 +3,7 @@
     F(S) = (X S + lambda)(S X + lambda) - Y^T S Y = 0,    X = [xx^T], Y = [yx^T],    B = A Y A^T (A X A^T + lambda)^-1
 
 for encoders of full rank m. (The print asks for rank m and has [yy^T] for [yx^T] in its proof.) Of rank r < m, which the print
-leaves
-out: with A = U V^T, U orthonormal columns, V of rank r, B = U b U^T, the flow vanishes if and only if V^T V = b^T b and
+leaves out: with A = U V^T, U orthonormal columns, V of rank r, B = U b U^T, the flow vanishes if and only if V^T V = b^T b and
 X V b^T b - Y^T V b + lambda V = 0. Where V spans the columns of L = [1; K], K (m - r, r), these are as many equations as unknowns,
 
     X L beta P^-1 beta^T P + lambda L - Y^T L beta = 0,    P = L^T L,    S = L beta P^-1 beta^T L^T,
