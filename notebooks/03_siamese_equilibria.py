@@ -19,8 +19,8 @@
 # equilibria, how many directions lead away from each, which of them connect, and which share of random starts each one gets.
 #
 # Theory: Ponce et al. (2025), *Dual perspectives on non-contrastive self-supervised learning*. Proposition 4.10 there says that
-# every equilibrium of full rank is asymptotically stable. With one input that already fails; with two there are saddles of every
-# kind, and a stable equilibrium that has lost an input.
+# every equilibrium of full rank is asymptotically stable. With one input there already is a circle of saddles; with two there are
+# saddles with one, two and three ways out, and a stable equilibrium that has lost an input.
 
 # %%
 import importlib.util
@@ -80,8 +80,8 @@ for name, s in (("inner", r1**2), ("outer", r2**2)):
 # %% [markdown]
 # Paths from random $a$ and $B$ ($C = A$ at the start). They cross, as this is a projection: the full state has 6 numbers with SG
 # and 8 with EMA. A portrait without crossings is on the right, of one output, where the state under SG is $(a, b)$: the black
-# line, the stable manifold of the two saddles, parts the basin of the origin from the rest. Below, $b < -|a|$ (dotted) belongs to
-# the origin as a whole: $a^2 - b^2$ decays as $e^{-2 \lambda t}$ and never changes its sign, so $b$ cannot reach 0 before $a$.
+# line, the stable manifold of the two saddles, parts the basin of the origin from the rest. All of $b < -|a|$ (below the dots)
+# belongs to the origin: $a^2 - b^2$ decays as $e^{-2 \lambda t}$ and keeps its sign, so $b$ cannot reach 0 while $a$ does not.
 
 # %%
 count, ts = 24, np.concatenate([[0], np.geomspace(0.02, 300, 150)])
@@ -110,7 +110,7 @@ grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
 point = flows.SiameseState(jnp.asarray(grid[:, :1, None]), jnp.asarray(grid[:, 1:, None]))
 speed = jax.vmap(flows.siamese, (None, 0, None))(0.0, point, args)
 u, v = (np.asarray(leaf).reshape(41, 41) for leaf in (speed.encoder, speed.predictor))
-axes[2].streamplot(axis, axis, u, v, color="0.6", linewidth=0.7, density=1.1, arrowsize=0.8)
+axes[2].streamplot(axis, axis, u, v, color="0.6", linewidth=0.7, density=0.9, arrowsize=0.8)
 
 
 def backwards(t, y, args):
@@ -142,27 +142,24 @@ plt.show()
 points = 21 if FAST else 51
 axis = np.linspace(-2, 2, points)
 a0 = jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2, 1))
-starts = {
-    r"$B(0) = [1/2, -1; 1, 1/2]$, turns": [[0.5, -1], [1, 0.5]],
-    r"$B(0) = [-1, 1/2; 0, -1]$, reverses": [[-1, 0.5], [0, -1]],
-}
+predictors = {"turning": [[0.5, -1], [1, 0.5]], "reversing": [[-1, 0.5], [0, -1]]}
+a0 = jnp.concatenate([a0, a0])
+b0 = jnp.concatenate([lanes(jnp.asarray(one, float), points**2) for one in predictors.values()])
 advance = equilibria.by_flow(flows.siamese, 1000.0)
-figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), layout="constrained", sharey=True)
-for i, (title, b0) in enumerate(starts.items()):
-    for j, name in enumerate(("SG", "EMA")):
-        y0 = flows.SiameseState(a0, lanes(jnp.asarray(b0, float), len(a0)), a0 if name == "EMA" else None)
-        ends = advance(y0, lanes(args, len(a0)))
-        assert ends.settled.all()
-        kept = (np.linalg.norm(ends.y.encoder[:, :, 0], axis=1) > r1).reshape(points, points)
+figure, axes = plt.subplots(1, 4, figsize=(13, 3.9), layout="constrained", sharey=True)
+for j, name in enumerate(("SG", "EMA")):
+    ends = advance(flows.SiameseState(a0, b0, a0 if name == "EMA" else None), lanes(args, len(a0)))
+    assert ends.settled.all()
+    kept = (np.linalg.norm(ends.y.encoder[:, :, 0], axis=1) > r1).reshape(2, points, points)
+    for i, (which, matrix) in enumerate(predictors.items()):
         ax = axes[2 * i + j]
-        ax.pcolormesh(
-            axis, axis, kept, cmap=plt.matplotlib.colors.ListedColormap([ORANGE, BLUE]), vmin=0, vmax=1, alpha=0.75
-        )
+        cmap = plt.matplotlib.colors.ListedColormap([ORANGE, BLUE])
+        ax.pcolormesh(axis, axis, kept[i], cmap=cmap, vmin=0, vmax=1, alpha=0.75, rasterized=True)
         ax.set(aspect="equal", xlabel="$a_1(0)$")
-        ax.set_title(f"{name}, {title}", fontsize=9)
-        print(f"{name}, B(0) = {b0}: {100 * kept.mean():.1f} % of the square end on the outer circle")
+        ax.set_title(f"{name}, {which} $B(0)$", fontsize=10)
+        print(f"{name}, {which} B(0) = {matrix}: {100 * kept[i].mean():.1f} % of the square end on the outer circle")
 axes[0].set_ylabel("$a_2(0)$")
-figure.suptitle("Where a start ends: outer circle (blue), origin (orange)", fontsize=11)
+figure.suptitle("Where a start ends: outer circle (blue), origin (orange)\n", fontsize=11)
 plt.show()
 
 # %% [markdown]
@@ -172,9 +169,8 @@ plt.show()
 
 # %%
 def start_sg(key):
-    return flows.siamese_state(
-        *(jax.random.normal(k, shape) for k, shape in zip(jax.random.split(key), ((2, 1), (2, 2))))
-    )
+    one, other = jax.random.split(key)
+    return flows.siamese_state(jax.random.normal(one, (2, 1)), jax.random.normal(other, (2, 2)))
 
 
 def start_ema(key):
@@ -197,26 +193,33 @@ for name, draw in (("SG", start_sg), ("EMA", start_ema)):
 # ## What weight decay does: a fold
 #
 # `siamese_branch` follows an equilibrium over a parameter, through its folds, and counts the unstable directions of the whole
-# flow on the way. The two circles meet at $\lambda = \tau^2 / 4 \rho$; beyond, there is only the origin.
+# flow on the way. The parameter here is $\log \lambda$, so that no step leads to a negative weight decay. The two circles meet at
+# $\lambda = \tau^2 / 4 \rho$; beyond, there is only the origin.
 
 
 # %%
+def with_log_decay(args, value):
+    return eqx.tree_at(lambda one: one.weight_decay, args, jnp.exp(value))
+
+
 def followed(args, s, span, outputs, step):
-    """(parameter, S, unstable directions) along the branch through S both ways within the span, and its folds."""
-    both = [equilibria.siamese_branch(args, s, span, outputs=outputs, step=sign * step) for sign in (-1, 1)]
-    parts = []
-    for one in both:  # the last point lies outside the span, where the weight decay may be negative
-        inside = (one.parameter >= span[0]) & (one.parameter <= span[1])
-        parts.append((one.parameter[inside], one.s[inside], one.num_unstable[inside]))
-    joined = [np.concatenate([back[::-1], ahead[1:]]) for back, ahead in zip(*parts, strict=True)]
-    return *joined, np.concatenate([one.fold_parameters for one in both])
+    """(weight decay, S, unstable directions) along the branch through S, both ways within the span; its folds."""
+    begin, span = np.log(float(args.weight_decay)), tuple(np.log(span))
+    options = {"along": with_log_decay, "start": begin, "outputs": outputs}
+    back, ahead = (equilibria.siamese_branch(args, s, span, step=one, **options) for one in (-step, step))
+    decay = np.exp(np.concatenate([back.parameter[::-1], ahead.parameter[1:]]))
+    unstable = np.concatenate([back.num_unstable[::-1], ahead.num_unstable[1:]])
+    folds = np.exp(np.concatenate([back.fold_parameters, ahead.fold_parameters]))
+    return decay, np.concatenate([back.s[::-1], ahead.s[1:]]), unstable, folds
 
 
-decay, s, unstable, folds = followed(args, [[r2**2]], (0.004, 0.4), 2, 0.003)
+decay, s, unstable, folds = followed(args, [[r2**2]], (0.002, 0.4), 2, 0.004)
 radius = np.sqrt(s[:, 0, 0])
 wanted = np.array([equilibria.one_feature_roots(rho, tau, one)[:2] for one in decay])
 print(f"fold at {folds[0]:.15f}, tau^2 / 4 rho - that: {tau**2 / (4 * rho) - folds[0]:.1e}")
-print(f"radius against the closed form, largest difference: {np.abs(wanted - radius[:, None]).min(axis=1).max():.1e}")
+print(
+    f"radius against the closed form, largest difference: {np.nanmin(np.abs(wanted - radius[:, None]), axis=1).max():.1e}"
+)
 figure, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
 for count, style in ((0, "-"), (1, "--")):
     ax.plot(decay[unstable == count], radius[unstable == count], "k" + style, label=f"{count} unstable directions")
@@ -224,7 +227,7 @@ ax.plot([0, 0.4], [0, 0], "k-")
 ax.plot(folds, tau / (2 * rho), "o", color=ORANGE, label=r"fold, $\lambda = \tau^2 / 4 \rho$")
 ax.set(xlabel=r"weight decay $\lambda$", ylabel="radius $|a|$ of the equilibria", xlim=(0, 0.4), ylim=(-0.02, 0.7))
 ax.set_title("One input: the circles meet and vanish, the origin stays", fontsize=10)
-ax.legend(frameon=False, fontsize=9, loc="center right")
+ax.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.4, 0.3))
 plt.show()
 
 # %% [markdown]
@@ -281,7 +284,7 @@ def unstable_space(y, args, number):
     return np.linalg.svd(np.concatenate([vectors.real, vectors.imag], axis=1))[0][:, :number]
 
 
-rng, tries, ts = np.random.default_rng(0), 60 if FAST else 200, np.concatenate([[0], np.geomspace(1, 4000, 140)])
+rng, tries, ts = np.random.default_rng(0), 60 if FAST else 200, np.concatenate([np.linspace(0, 1500, 301), [4000]])
 stable = [i for i, index in enumerate(indices) if index == 0]
 saddles = [i for i, index in enumerate(indices) if index > 0]
 colours = dict(zip(stable, (BLUE, GREEN, ORANGE), strict=True))
@@ -306,7 +309,7 @@ for row, (ax, i) in enumerate(zip(axes, saddles, strict=True)):
     to = gaps.argmin(axis=0)
     share[row] = np.bincount(to, minlength=len(stable)) / tries
     for lane in range(min(tries, 60)):
-        ax.plot(*singular_values(encoder[lane]).T, color=colours[stable[to[lane]]], linewidth=0.7)
+        ax.plot(*singular_values(encoder[lane]).T, color=colours[stable[to[lane]]], linewidth=0.9)
     for k, s in enumerate(every):
         ax.plot(
             *np.sqrt(np.maximum(np.linalg.eigvalsh(s)[::-1], 0)),
@@ -317,7 +320,7 @@ for row, (ax, i) in enumerate(zip(axes, saddles, strict=True)):
             zorder=3,
         )
     ax.set_yscale("symlog", linthresh=0.003)
-    ax.set(ylim=(0, 1), xlim=(-0.03, 1.25), xlabel=r"$\sigma_1(A)$")
+    ax.set(ylim=(-0.0004, 1), xlim=(-0.03, 1.25), xlabel=r"$\sigma_1(A)$")
     ax.set_title(f"from {labels[i]}", fontsize=10)
 axes[0].set_ylabel(r"$\sigma_2(A)$, linear below 0.003")
 figure.suptitle(
@@ -332,23 +335,23 @@ for i, values in zip(saddles, share, strict=True):
 # ## All of them over weight decay
 #
 # The same branches over $\lambda$, the number of unstable directions as colour. Circles are not continued but enumerated anew at
-# twelve weight decays: no branch is missing.
+# several weight decays: no branch is missing.
 
 # %%
-span = (0.002, 0.3)
-shades = (BLUE, "#E69F00", ORANGE, "#7B2D8B")
+span = (0.0015, 0.3)
+shades = (BLUE, GREEN, ORANGE, "#7B2D8B")
 figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.2), layout="constrained")
-all_folds = {}
-for s in found.all:
+for s in (found.full_rank[0], found.full_rank[1], found.rank_one[0]):  # each comes back as another one after its fold
     rank = int((np.linalg.eigvalsh(s) > 1e-10).sum())
-    decay, grams, unstable, folds = followed(args2, s, span, OUTPUTS, 0.004)
-    all_folds.setdefault(rank, []).extend(folds)
+    decay, grams, unstable, folds = followed(args2, s, span, OUTPUTS, 0.005)
     trace = np.trace(grams, axis1=1, axis2=2)
     for ax in axes:
         for k in range(len(decay) - 1):
             ax.plot(
                 decay[k : k + 2], trace[k : k + 2], "-" if rank == 2 else ":", color=shades[unstable[k]], linewidth=2
             )
+    sequence = unstable[np.append(True, np.diff(unstable) != 0)]
+    print(f"rank {rank}: fold at weight decay {folds[0]:.8f}, unstable directions along the branch", sequence)
 samples = np.geomspace(0.0025, 0.16, 6 if FAST else 12)
 again = equilibria.siamese_equilibria(
     jax.vmap(lambda weight_decay: eqx.tree_at(lambda one: one.weight_decay, args2, weight_decay))(jnp.asarray(samples))
@@ -367,16 +370,14 @@ for value, one in zip(samples, again, strict=True):
 for ax in axes:
     ax.axvline(0.02, color="0.8", linewidth=0.8, zorder=0)
     ax.set(xlabel=r"weight decay $\lambda$", ylabel=r"trace $S = |A|^2$")
-axes[0].set(xscale="log", yscale="log", ylim=(3e-6, 4))
-axes[1].set(xlim=(0.01, 0.03), ylim=(0.7, 1.0))
+axes[0].set(xscale="log", yscale="log", xlim=(0.002, 0.25), ylim=(3e-6, 4))
+axes[1].set(xlim=(0.01, 0.03), ylim=(0.7, 1.0), xticks=[0.01, 0.015, 0.02, 0.025, 0.03])
 axes[0].set_title("all equilibria but 0; full rank solid, rank 1 dotted", fontsize=10)
 axes[1].set_title("closer: the pairs of rank 2 and of rank 1 vanish", fontsize=10)
 for number, colour in enumerate(shades):
     axes[0].plot([], [], color=colour, linewidth=2, label=f"{number} unstable")
 axes[0].legend(frameon=False, fontsize=9, loc="lower right")
 plt.show()
-for rank, values in all_folds.items():
-    print(f"rank {rank}: folds at weight decay", np.unique(np.round(values, 8)))
 
 # %% [markdown]
 # From below: the stable equilibrium of rank 1 ends at the first fold, the pair of saddles of full rank soon after, the stable one
