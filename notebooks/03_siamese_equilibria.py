@@ -299,7 +299,8 @@ figure, axes = plt.subplots(1, 4, figsize=(13.5, 3.7), layout="constrained", sha
 for row, (ax, i) in enumerate(zip(axes, saddles, strict=True)):
     y = equilibria.equilibrium_state(every[i], OUTPUTS, args2)
     basis = unstable_space(y, args2, indices[i])
-    moves = rng.normal(size=(tries, indices[i])) @ basis.T
+    moves = rng.normal(size=(tries // 2, indices[i])) @ basis.T
+    moves = np.concatenate([moves, -moves])  # both ways
     moves *= 1e-3 / np.linalg.norm(moves, axis=1, keepdims=True)
     flat, unravel = jax.flatten_util.ravel_pytree(y)
     run = solve.ensemble(flows.siamese, jax.vmap(unravel)(flat + moves), lanes(args2, tries), ts)
