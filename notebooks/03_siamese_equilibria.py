@@ -87,7 +87,7 @@ for name, s in (("inner", r1**2), ("outer", r2**2)):
 count, ts = 24, np.concatenate([[0], np.geomspace(0.02, 300, 150)])
 rng = np.random.default_rng(2)
 a0, b0 = jnp.asarray(rng.normal(size=(count, 2, 1))), jnp.asarray(rng.normal(size=(count, 2, 2)))
-figure, axes = plt.subplots(1, 3, figsize=(12.6, 4.3), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
 for ax, name in zip(axes, ("SG", "EMA"), strict=False):
     y0 = flows.SiameseState(a0, b0, a0 if name == "EMA" else None)
     run = solve.ensemble(flows.siamese, y0, lanes(args, count), ts)
@@ -101,7 +101,7 @@ for ax, name in zip(axes, ("SG", "EMA"), strict=False):
             *(radius * np.array([np.cos(angle := np.linspace(0, 2 * np.pi, 200)), np.sin(angle)])), style, linewidth=1.2
         )
     ax.set(aspect="equal", xlabel="$a_1$", ylabel="$a_2$", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2))
-    ax.set_title(f"{name}: to the outer circle (blue), the origin (orange)", fontsize=10)
+    ax.set_title(f"{name}: to the outer circle or to 0 (orange)", fontsize=10)
     print(name, "end radii", np.unique(np.round(ends, 3)), "of", count, "paths to the circle:", int((ends > r1).sum()))
 
 # one output, SG: the vector field, and its two saddles followed backwards in time along their stable directions
@@ -110,7 +110,7 @@ grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
 point = flows.SiameseState(jnp.asarray(grid[:, :1, None]), jnp.asarray(grid[:, 1:, None]))
 speed = jax.vmap(flows.siamese, (None, 0, None))(0.0, point, args)
 u, v = (np.asarray(leaf).reshape(41, 41) for leaf in (speed.encoder, speed.predictor))
-axes[2].streamplot(axis, axis, u, v, color="0.6", linewidth=0.7, density=0.9, arrowsize=0.8)
+axes[2].streamplot(axis, axis, u, v, color="0.6", linewidth=0.7, density=0.75, arrowsize=0.8)
 
 
 def backwards(t, y, args):
@@ -145,8 +145,8 @@ a0 = jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2, 1))
 predictors = {"turning": [[0.5, -1], [1, 0.5]], "reversing": [[-1, 0.5], [0, -1]]}
 a0 = jnp.concatenate([a0, a0])
 b0 = jnp.concatenate([lanes(jnp.asarray(one, float), points**2) for one in predictors.values()])
-advance = equilibria.by_flow(flows.siamese, 1000.0)
-figure, axes = plt.subplots(1, 4, figsize=(13, 3.9), layout="constrained", sharey=True)
+advance = equilibria.by_flow(flows.siamese, 1000.0, block_size=1024)  # few blocks: few shapes to compile
+figure, axes = plt.subplots(1, 4, figsize=(12, 3.7), layout="constrained", sharey=True)
 for j, name in enumerate(("SG", "EMA")):
     ends = advance(flows.SiameseState(a0, b0, a0 if name == "EMA" else None), lanes(args, len(a0)))
     assert ends.settled.all()
@@ -295,7 +295,7 @@ def singular_values(a):
     return np.linalg.svd(a, compute_uv=False)
 
 
-figure, axes = plt.subplots(1, 4, figsize=(13.5, 3.7), layout="constrained", sharex=True, sharey=True)
+figure, axes = plt.subplots(1, 4, figsize=(12, 3.4), layout="constrained", sharex=True, sharey=True)
 for row, (ax, i) in enumerate(zip(axes, saddles, strict=True)):
     y = equilibria.equilibrium_state(every[i], OUTPUTS, args2)
     basis = unstable_space(y, args2, indices[i])
@@ -309,7 +309,7 @@ for row, (ax, i) in enumerate(zip(axes, saddles, strict=True)):
     assert gaps.min(axis=0).max() < 1e-4  # every path has arrived at a stable one
     to = gaps.argmin(axis=0)
     share[row] = np.bincount(to, minlength=len(stable)) / tries
-    for lane in range(min(tries, 60)):
+    for lane in rng.permutation(tries)[:40]:
         ax.plot(*singular_values(encoder[lane]).T, color=colours[stable[to[lane]]], linewidth=0.9)
     for k, s in enumerate(every):
         ax.plot(
@@ -341,17 +341,17 @@ for i, values in zip(saddles, share, strict=True):
 # %%
 span = (0.0015, 0.3)
 shades = (BLUE, GREEN, ORANGE, "#7B2D8B")
-figure, axes = plt.subplots(1, 2, figsize=(11.5, 4.2), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.9), layout="constrained")
 for s in (found.full_rank[0], found.full_rank[1], found.rank_one[0]):  # each comes back as another one after its fold
     rank = int((np.linalg.eigvalsh(s) > 1e-10).sum())
     decay, grams, unstable, folds = followed(args2, s, span, OUTPUTS, 0.005)
     trace = np.trace(grams, axis1=1, axis2=2)
-    for ax in axes:
-        for k in range(len(decay) - 1):
-            ax.plot(
-                decay[k : k + 2], trace[k : k + 2], "-" if rank == 2 else ":", color=shades[unstable[k]], linewidth=2
-            )
-    sequence = unstable[np.append(True, np.diff(unstable) != 0)]
+    changes = np.flatnonzero(np.diff(unstable)) + 1
+    sequence = [int(part[0]) for part in np.split(unstable, changes)]
+    for piece, number in zip(np.split(np.arange(len(decay)), changes), sequence, strict=True):
+        piece = np.append(piece, min(piece[-1] + 1, len(decay) - 1))  # on to the next one
+        for ax in axes:
+            ax.plot(decay[piece], trace[piece], "-" if rank == 2 else ":", color=shades[number], linewidth=2)
     print(f"rank {rank}: fold at weight decay {folds[0]:.8f}, unstable directions along the branch", sequence)
 samples = np.geomspace(0.0025, 0.16, 6 if FAST else 12)
 again = equilibria.siamese_equilibria(
@@ -401,7 +401,7 @@ def inputs_lost(y, args):
 
 print(
     equilibria.basin_shares(
-        equilibria.by_flow(flows.siamese, 3000.0),
+        equilibria.by_flow(flows.siamese, 3000.0, block_size=1024),
         start,
         args2,
         inputs_lost,
