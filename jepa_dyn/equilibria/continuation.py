@@ -211,7 +211,8 @@ def locate_fold(residual: Residual, x: Any, parameter: ArrayLike, args: Any, nul
         turned = jax.jvp(lambda z: field(z, args), (z,), (jnp.append(v, 0.0),))[1]
         return jnp.concatenate([field(z, args), turned, (jnp.dot(direction, v) - 1)[None]])
 
-    held = jax.lax.stop_gradient(args)
+    # numbers that choose a shape or a branch stay Python's own
+    held = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, args)
 
     def iterate(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         both, _ = carry

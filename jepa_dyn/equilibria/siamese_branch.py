@@ -111,8 +111,8 @@ def siamese_branch(
     require("s", rank, "be of rank 1 at least", lambda a: a >= 1)
     with x64_context(True):
         first = move(args, start)
-        # a rotation makes the chart of a deficient rank regular along the whole branch, but for a set of measure 0
-        turn = np.eye(m) if rank == m else np.linalg.qr(np.random.default_rng(0).normal(size=(m, m)))[0]
+        # the chart of a deficient rank in the frame of the start: regular until the span of V has turned by 90 degrees
+        turn = np.eye(m) if rank == m else np.linalg.eigh(s)[1][:, ::-1].T
         xx, yx, decay = (np.asarray(a, np.float64) for a in (first.moments.xx, first.moments.yx, first.weight_decay))
         turned = _Turned(move, rank, jnp.asarray(turn))
         x0 = chart_of(turn @ s @ turn.T, turn @ xx @ turn.T, turn @ yx @ turn.T, float(decay), rank)
