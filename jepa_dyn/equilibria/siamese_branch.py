@@ -48,7 +48,7 @@ class SiameseBranch(eqx.Module):
         text = ", ".join(
             f"{self.num_unstable[i]} -> {self.num_unstable[i + 1]} near {self.parameter[i]:.6g}" for i in changes
         )
-        start = f"{self.num_unstable[0]} unstable directions of the flow at the start"
+        start = f"unstable directions of the flow: {self.num_unstable[0]} at the start"
         return f"Siamese{self.branch}\n  {start}; {text or 'no change'}"
 
 

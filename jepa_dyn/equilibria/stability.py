@@ -35,7 +35,11 @@ class Stability(eqx.Module):
     speed: float = eqx.field(static=True)
 
     def __str__(self) -> str:
-        kind = "stable orbit" if self.stable else f"{self.num_unstable} unstable directions"
+        kind = (
+            "stable orbit"
+            if self.stable
+            else f"{self.num_unstable} unstable direction{'' if self.num_unstable == 1 else 's'}"
+        )
         largest = np.max(np.real(self.transverse))
         return f"Stability: {kind}, orbit of dimension {self.orbit_dimension}, largest real part {largest:.6g}"
 

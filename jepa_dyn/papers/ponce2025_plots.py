@@ -131,5 +131,5 @@ def plot_proposition_4_10(dataset: "xarray.Dataset") -> Any:
         ax.set_title(f"m = {m} inputs, {sets} data sets, SG", fontsize=10, loc="left")
         ax.legend(frameon=False, fontsize=9)
         tidy(ax)
-    figure.suptitle("Proposition 4.10 says that every equilibrium of full rank has none", fontsize=11)
+    figure.suptitle("All equilibria of random data; Proposition 4.10 expects those of full rank at 0 only", fontsize=11)
     return figure
