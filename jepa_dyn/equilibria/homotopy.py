@@ -213,6 +213,7 @@ def follow(
 
 
 def draw_choice(rng: np.random.Generator, count: int) -> Choice:
+    """Random numbers of a homotopy with so many unknowns."""
     unit = np.exp(2j * np.pi * rng.random(count + 1))
     plane = rng.normal(size=count + 1) + 1j * rng.normal(size=count + 1)
     return Choice(jnp.asarray(plane), jnp.asarray(unit[0]), jnp.asarray(unit[1:]))

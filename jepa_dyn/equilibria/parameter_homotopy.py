@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from jepa_dyn._precision import x64_context
 from jepa_dyn.equilibria.frames import Divided, divided, from_frames, renewed, residual_in_frame, to_frames
-from jepa_dyn.equilibria.homotopy import AT_INFINITY, FINITE, Choice, Member, draw_choice, follow
+from jepa_dyn.equilibria.homotopy import AT_INFINITY, FINITE, Choice, Member, affine, draw_choice, follow
 from jepa_dyn.equilibria.reduced import GENERIC_COUNTS, num_unknowns, packed_residual
 
 STARTS = Path(__file__).with_name("generic_solutions.npz")
@@ -120,6 +120,8 @@ def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> l
             if route:
                 begin = random_member(rng, m)
                 starts = carried(base, begin, known, rank, rng, generic)
+                if not len(starts):
+                    continue
                 starts = starts[np.arange(generic) % len(starts)]
             stack = Member(
                 *(jnp.stack([jnp.asarray(members[i][k], complex) for i in going.tolist()]) for k in range(3))
@@ -151,12 +153,10 @@ def follow_sets(
     choice, between = draw_choice(rng, num_unknowns(m, rank)), Between(rank)
     if rank == m:
         z, outcome, _ = follow(between, with_one(starts), (goals, np.zeros(len(starts))), first, choice, _CAUTION)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ends = z[:, :-1] / z[:, -1:]
+        finite = affine(z, outcome)
     else:
-        fixed = choice._replace(
-            plane=jnp.zeros(starts.shape[1] + 1, complex).at[-1].set(1.0)
-        )  # no homogeneous coordinate
+        # no homogeneous coordinate
+        fixed = choice._replace(plane=jnp.zeros(starts.shape[1] + 1, complex).at[-1].set(1.0))
         unknowns, frames = to_frames(starts, m, rank)
         z, outcome, (_, frames) = follow(
             between,
@@ -169,9 +169,9 @@ def follow_sets(
             rounds=_ROUNDS,
             most_steps=_MOST_STEPS,
         )
-        ends = np.full(starts.shape, np.nan, complex)
-        good = outcome == FINITE
-        ends[good] = from_frames(z[good, :-1], frames[good], rank)
+        finite = from_frames(z[outcome == FINITE, :-1], frames[outcome == FINITE], rank)
+    ends = np.full(starts.shape, np.nan, complex)
+    ends[outcome == FINITE] = finite
     return ends.reshape(sets, paths, -1), outcome.reshape(sets, paths)
 
 

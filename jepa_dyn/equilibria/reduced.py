@@ -71,7 +71,7 @@ def packed_residual(
 
 
 def num_unknowns(m: int, rank: int) -> int:
-    """Unknowns of the equation of one rank: entries of S at full rank, of K and Z below."""
+    """Unknowns of the equation of one rank: entries of S at full rank, of K and beta below."""
     return num_entries(m) if rank == m else m * rank
 
 
@@ -82,19 +82,6 @@ def split_chart(vector: Array, m: int, rank: int) -> tuple[Array, Array]:
     return jnp.concatenate([upper, k.reshape(m - rank, rank)]), beta.reshape(rank, rank)
 
 
-def small_inverse(p: Array) -> Array:
-    """Of a 1 x 1, 2 x 2 or 3 x 3 matrix, by Cayley and Hamilton: no call of a solver for each of many small matrices."""
-    unit, size = jnp.eye(len(p), dtype=p.dtype), len(p)
-    if size == 1:
-        return 1 / p
-    trace, square = jnp.trace(p), p @ p
-    second = (trace**2 - jnp.trace(square)) / 2
-    if size == 2:
-        return (trace * unit - p) / second
-    adjugate = square - trace * p + second * unit
-    return adjugate / (jnp.trace(adjugate @ p) / 3)
-
-
 def rank_residual(vector: Array, xx: ArrayLike, yx: ArrayLike, weight_decay: ArrayLike, rank: int) -> Array:
     """The equation of one rank in its unknowns (`num_unknowns`,): `packed_residual` at full rank."""
     xx, yx = jnp.asarray(xx), jnp.asarray(yx)
@@ -103,7 +90,7 @@ def rank_residual(vector: Array, xx: ArrayLike, yx: ArrayLike, weight_decay: Arr
         return packed_residual(vector, xx, yx, weight_decay)
     span, beta = split_chart(vector, m, rank)
     gram, moved = span.T @ span, span @ beta
-    image = xx @ (moved @ (small_inverse(gram) @ (beta.T @ gram))) - yx.T @ moved
+    image = xx @ (moved @ jnp.linalg.solve(gram, beta.T @ gram)) - yx.T @ moved
     return (image + weight_decay * span).reshape(-1)
 
 
@@ -113,7 +100,7 @@ def gram_of(vector: Array, m: int, rank: int) -> Array:
         return symmetric(vector, m)
     span, beta = split_chart(vector, m, rank)
     moved = span @ beta
-    return moved @ small_inverse(span.T @ span) @ moved.T
+    return moved @ jnp.linalg.solve(span.T @ span, moved.T)
 
 
 def chart_of_map(g: np.ndarray, span: np.ndarray, rank: int) -> np.ndarray:

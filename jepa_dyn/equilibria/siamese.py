@@ -122,8 +122,10 @@ def siamese_equilibria(
             f"Argument `args` must be of at most {MOST_INPUTS} inputs, one system or lanes, but `xx` has shape {xx.shape}."
         )
     require_positive("args.weight_decay", lam, "at 0 the equilibria form continua")
-    m, lanes = xx.shape[-1], max(len(a) if a.ndim > ndim else 1 for a, ndim in ((xx, 2), (yx, 2), (lam, 0)))
-    xx, yx, lam = (np.broadcast_to(a, (lanes, *a.shape[a.ndim - n :])) for a, n in ((xx, 2), (yx, 2), (lam, 0)))
+    parts = ((xx, 2), (yx, 2), (lam, 0))
+    m, single = xx.shape[-1], all(a.ndim == ndim for a, ndim in parts)
+    lanes = max(len(a) if a.ndim > ndim else 1 for a, ndim in parts)
+    xx, yx, lam = (np.broadcast_to(a, (lanes, *a.shape[a.ndim - ndim :])) for a, ndim in parts)
     bases = [_support(one, other) for one, other in zip(xx, yx, strict=True)]
     found: list[Any] = [None] * lanes
     for size in {basis.shape[1] for basis in bases}:
@@ -132,7 +134,6 @@ def siamese_equilibria(
         for i, ranks in zip(alike, _all_ranks(data, method, seed), strict=True):
             lifted = [_lifted(one, bases[i]) for one in ranks]
             found[i] = SiameseEquilibria(tuple(lifted + [_none(rank, m) for rank in range(size + 1, m + 1)]))
-    single = max(np.ndim(args.moments.xx) - 2, np.ndim(args.moments.yx) - 2, np.ndim(args.weight_decay)) == 0
     return found[0] if single else found
 
 

@@ -110,12 +110,12 @@ def siamese_branch(
     rank = int((values > 1e-10 * max(values[-1], 0.0)).sum()) if values[-1] > 0 else 0
     require("s", rank, "be of rank 1 at least", lambda a: a >= 1)
     with x64_context(True):
-        first = move(args, start)
         # the chart of a deficient rank in the frame of the start: regular until the span of V has turned by 90 degrees
         turn = np.eye(m) if rank == m else np.linalg.eigh(s)[1][:, ::-1].T
-        xx, yx, decay = (np.asarray(a, np.float64) for a in (first.moments.xx, first.moments.yx, first.weight_decay))
         turned = _Turned(move, rank, jnp.asarray(turn))
-        x0 = chart_of(turn @ s @ turn.T, turn @ xx @ turn.T, turn @ yx @ turn.T, float(decay), rank)
+        first = turned(args, start)
+        xx, yx, decay = (np.asarray(a, np.float64) for a in (first.moments.xx, first.moments.yx, first.weight_decay))
+        x0 = chart_of(turn @ s @ turn.T, xx, yx, float(decay), rank)
         branch = continue_branch(
             _residual, x0, start, (turned, args), parameter_range, step=step, max_points=max_points
         )

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-_SMALL = 4
+SMALL = 4
 
 
 def product(a: Array, b: Array) -> Array:
     """a @ b; entry by entry where no side is longer than 4."""
-    if max(*a.shape, *b.shape) > _SMALL:
+    if max(*a.shape, *b.shape) > SMALL:
         return a @ b
 
     def entry(i: int, j: int) -> Array:

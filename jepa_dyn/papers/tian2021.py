@@ -51,6 +51,11 @@ def _root(matrix: np.ndarray) -> np.ndarray:
     return (vectors * np.sqrt(values)) @ vectors.T
 
 
+def _printed(a: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """C^T A^-1 C A^-1, the note's W^T W."""
+    return c.mT @ np.linalg.solve(a, c) @ np.linalg.inv(a)
+
+
 _roots = jax.jit(jax.vmap(square_root_fixed_point))
 
 
@@ -146,7 +151,7 @@ def stationary_points(*, seeds: int = 20, full: bool = False, key: int = 0) -> "
     a, c = _arrays(draw_views(kind, rng) for kind in KINDS for _ in range(seeds))
     t = c.mT @ np.linalg.inv(a)
     s = np.asarray(_roots(t))
-    formulas = {"T^T T": t.mT @ t, "printed": c.mT @ np.linalg.solve(a, c) @ np.linalg.inv(a)}
+    formulas = {"T^T T": t.mT @ t, "printed": _printed(a, c)}
     shape = (len(KINDS), seeds)
 
     def by_kind(values: np.ndarray) -> np.ndarray:
@@ -259,8 +264,7 @@ def rank_at_end(
     rank = np.where(early == late, late, -1)
     a, c = _arrays(views for views, _ in drawn)
     t = c.mT @ np.linalg.inv(a)
-    wanted = {"root": np.asarray(_roots(t)), "printed": c.mT @ np.linalg.solve(a, c)}
-    wanted["printed"] = wanted["printed"] @ np.linalg.inv(a)
+    wanted = {"root": np.asarray(_roots(t)), "printed": _printed(a, c)}
     found = ends[0, : len(drawn)].mT @ ends[0, : len(drawn)]  # without weight decay
     gaps = [
         np.linalg.norm(found - x, axis=(1, 2)) / np.linalg.norm(wanted["root"], axis=(1, 2)) for x in wanted.values()

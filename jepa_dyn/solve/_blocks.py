@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jepa_dyn._checks import is_traced
+from jepa_dyn.flows._products import SMALL
 from jepa_dyn.solve._devices import map_blocks
 
 BLOCK = 512
-_SMALL = 4
 
 
 def blocks_pay(lanes: Any, mapped: tuple[bool, ...]) -> bool:
@@ -24,7 +24,7 @@ def blocks_pay(lanes: Any, mapped: tuple[bool, ...]) -> bool:
     leaves = jax.tree.leaves(eqx.filter(lanes, eqx.is_array))
     lengths = [leaf.shape[0] for leaf, flag in zip(leaves, mapped, strict=True) if flag]
     sides = [side for leaf, flag in zip(leaves, mapped, strict=True) for side in leaf.shape[int(flag) :]]
-    small = bool(lengths) and lengths[0] > BLOCK and max(sides, default=1) <= _SMALL
+    small = bool(lengths) and lengths[0] > BLOCK and max(sides, default=1) <= SMALL
     return small and not is_traced(leaves) and jax.default_backend() == "cpu"
 
 
