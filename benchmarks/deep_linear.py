@@ -18,7 +18,6 @@ Nothing passes or fails on time; ratios are to be read, not absolute figures.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import median
@@ -148,7 +147,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
     import jax
 
-    from benchmarks.report import about_this_run, section, write_section
+    from benchmarks.report import about_this_run, publish, section
 
     about = about_this_run(jax.local_devices()[:1])
     found = measure(options)
@@ -164,13 +163,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "Notes:\n\n" + "\n".join(f"- {row['describe']}: {row['note']}" for row in found["rows"] if row["note"]),
     ]
     text = section("Deep linear training", "\n\n".join(parts), about)
-    print(text)
-    report = {"about": about, "size": {**size, "steps": options.steps}, **found, "verdicts": lines}
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
-    if options.results:
-        write_section(options.results, text)
-    return report
+    return publish(
+        options, text, {"about": about, "size": {**size, "steps": options.steps}, **found, "verdicts": lines}
+    )
 
 
 if __name__ == "__main__":

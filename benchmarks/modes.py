@@ -16,7 +16,6 @@ Nothing passes or fails on time; ratios are to be read, not absolute figures.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -239,7 +238,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
     command = command_line(sys.argv[1:] if argv is None else argv)
     from benchmarks.machine import num_cores
-    from benchmarks.report import about_this_run, section, write_section
+    from benchmarks.report import about_this_run, publish, section
 
     devices = options.devices or num_cores()
     if "jax" not in sys.modules:  # XLA reads it once
@@ -275,12 +274,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         body = f"`{command}`; columns as its `--help` says.\n\n" + "\n\n".join(parts)
         report = {"about": about, "rows": rows, "verdicts": lines}
     text = section(title, body, about)
-    print(text)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
-    if options.results:
-        write_section(options.results, text)
-    return report
+    return publish(options, text, report)
 
 
 if __name__ == "__main__":

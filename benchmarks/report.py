@@ -1,5 +1,7 @@
 """How a benchmark reports: a section of RESULTS.md, headed by when, where and with what it was measured."""
 
+import argparse
+import json
 import re
 from datetime import date
 from pathlib import Path
@@ -33,3 +35,13 @@ def write_section(path: Path, text: str) -> None:
     pattern = re.compile(rf"^{re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
     new = pattern.sub(lambda _: text + "\n", old) if pattern.search(old) else f"{old.rstrip()}\n\n{text}"
     path.write_text(new.rstrip() + "\n")
+
+
+def publish(options: argparse.Namespace, text: str, report: dict[str, Any]) -> dict[str, Any]:
+    """Prints a section and writes it and its figures where `--json` and `--results` say; returns the figures."""
+    print(text)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1))
+    if options.results:
+        write_section(options.results, text)
+    return report

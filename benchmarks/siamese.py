@@ -20,7 +20,6 @@ Nothing passes or fails on time.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -237,7 +236,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
     from benchmarks.machine import num_cores
-    from benchmarks.report import about_this_run, section, write_section
+    from benchmarks.report import about_this_run, publish, section
 
     if "jax" not in sys.modules:  # XLA reads it once
         flags = os.environ.get("XLA_FLAGS", "")
@@ -267,13 +266,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parts += ["Targets:\n\n" + "\n".join(lines)] if lines else []
     notes = {f"- {row['describe']}: {row['note']}": None for row in found["rows"] + found["branches"] if row["note"]}
     text = section("Siamese networks", "\n\n".join([*parts, "Notes:\n\n" + "\n".join(notes)]), about)
-    print(text)
-    report = {"about": about, **found, "verdicts": lines}
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
-    if options.results:
-        write_section(options.results, text)
-    return report
+    return publish(options, text, {"about": about, **found, "verdicts": lines})
 
 
 if __name__ == "__main__":
