@@ -19,6 +19,7 @@ from jepa_dyn.solve.coordinates import PLAIN, Coordinate, choose_coordinate, clo
 from jepa_dyn.solve.integrate import Flow, check_start, check_times, is_finite, resolve_solver, solve_lane
 from jepa_dyn.solve.lanes import BlockResult, lane_norm, solve_block
 from jepa_dyn.solve.result import Trajectories
+from jepa_dyn.solve.settle import resolve_settle
 from jepa_dyn.status import Status
 
 Stepper = Literal["lanes", "diffrax"]
@@ -40,6 +41,7 @@ class _Shared(eqx.Module):
     solver: Any
     static_max_steps: int = eqx.field(static=True)
     settle: bool = eqx.field(static=True)
+    settle_speed: Array | None
 
     def times(self, own_ts: Array | None) -> Array:
         """(T,) common or (lanes, T) own saved times."""
@@ -64,7 +66,9 @@ def _lanes_block(shared: _Shared, block: tuple) -> BlockResult:
     ts = shared.times(own_ts).T
     ts = ts[:, None] if ts.ndim == 1 else ts
     field, start, ready, rtol, atol = _prepared(shared, y0, args)
-    final, saved = solve_block(field, start, ready, ts, shared.t0, rtol, atol, shared.max_steps, shared.settle)
+    final, saved = solve_block(
+        field, start, ready, ts, shared.t0, rtol, atol, shared.max_steps, shared.settle, shared.settle_speed
+    )
     ys = jax.vmap(jax.vmap(shared.coordinate.decode), (0, None))(saved, args)
     ys = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), ys)
     # finite in the solver's variable, out of range in the caller's
@@ -89,6 +93,7 @@ def _diffrax_block(shared: _Shared, block: tuple) -> BlockResult:
             solver=shared.solver,
             max_steps=shared.static_max_steps,
             settle=shared.settle,
+            settle_speed=shared.settle_speed,
         )
         return BlockResult(lane.ys, lane.status, lane.steps, lane.rejected, lane.settled_time)
 
@@ -122,7 +127,9 @@ def _pilot_block(shared: _Shared, block: tuple) -> Array:
     ends = jnp.atleast_1d(shared.times(own_ts)[..., -1])[None, :]
     field, start, ready, rtol, _ = _prepared(shared, y0, args)
     coarse = jnp.full_like(rtol, _PILOT_RTOL)
-    final, _ = solve_block(field, start, ready, ends, shared.t0, coarse, 1e-3 * coarse, shared.max_steps, shared.settle)
+    final, _ = solve_block(
+        field, start, ready, ends, shared.t0, coarse, 1e-3 * coarse, shared.max_steps, shared.settle, shared.settle_speed
+    )
     fraction = (final.t - shared.t0) / jnp.maximum(ends[0] - shared.t0, jnp.finfo(ends.dtype).tiny)
     longer = jnp.where(final.status == Status.ok, 1.0, 1 / jnp.clip(fraction, 1e-12, 1.0))
     # few distinct counts: ties are broken by how far the state moved, which orders the lanes along their curve
@@ -195,7 +202,7 @@ def ensemble(
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,
     max_steps: int = 65536,
-    settle: bool | None = None,
+    settle: bool | float | None = None,
     sort_key: str | Callable[[Any, Any, Any], Any] | ArrayLike | None = "pilot",
     block_size: int | None = None,
     devices: Sequence[Device] | None = None,
@@ -219,7 +226,7 @@ def ensemble(
         coordinate: as in `integrate`; "auto" is for the mode flows "layer" (whole depths), else "log", else "w".
         rtol, atol: as in `integrate`: on w, whatever the coordinate.
         max_steps: attempted steps per lane.
-        settle: stop lanes that have arrived (see `integrate`); default: on for the mode flows. One-number states only.
+        settle: stop lanes that have arrived, True for states of one number or a speed (see `integrate`); default: True for the mode flows.
         sort_key: "pilot" counts the steps of a coarse solve; "rate" is |tr J(y0)| times the horizon; an array with one
             number per lane, or a function (y0, args, ts) -> such an array; None leaves the order.
         block_size: lanes per block; default 128 on CPUs, one block per device on accelerators.
@@ -243,10 +250,7 @@ def ensemble(
     scalar_state = all(np.ndim(leaf) <= 1 for leaf in jax.tree.leaves(y0)) and len(jax.tree.leaves(y0)) == 1
     if settle is None:
         settle = not closed and mode_name(system) is not None
-    if settle and not scalar_state:
-        raise ValueError(
-            "Argument `settle` must be False unless the state is one number: matrix flows pass near saddles."
-        )
+    stops, settle_speed = resolve_settle(settle, y0, one_number=scalar_state)
     if stepper is None:
         stepper = "lanes" if solver == "tsit5" else "diffrax"
     require_choice("stepper", stepper, get_args(Stepper))
@@ -276,7 +280,8 @@ def ensemble(
         stepper=route,
         solver=method if route == "diffrax" else None,
         static_max_steps=int(max_steps) if route == "diffrax" else 0,
-        settle=bool(settle),
+        settle=stops,
+        settle_speed=settle_speed,
     )
 
     def run(block_function: Callable, shared: _Shared, key: np.ndarray | None) -> Any:
