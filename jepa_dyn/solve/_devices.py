@@ -14,6 +14,11 @@ from jaxtyping import Array, Int
 Device: TypeAlias = Any  # jax.Device, which is a value and no type to a type checker
 
 
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_host_devices(count: int | None = None) -> int:
     """Lets JAX use `count` CPU devices (default: one per core that this process may use), and returns how many it has.
 
@@ -25,7 +30,7 @@ def use_host_devices(count: int | None = None) -> int:
         RuntimeError: JAX has already started with a different number.
     """
     if count is None:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = num_cores()
     if count < 1:
         raise ValueError(f"Argument `count` must be a whole number >= 1, but is {count!r}.")
     try:

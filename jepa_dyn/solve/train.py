@@ -13,7 +13,8 @@ from jaxtyping import Array, ArrayLike
 
 from jepa_dyn._checks import is_traced, require, require_not_empty, require_positive
 from jepa_dyn.moments.gaussian_batches import batch_moments
-from jepa_dyn.solve._blocks import blocks_pay, loop_in_blocks
+from jepa_dyn.solve._blocks import Layout, block_layout, loop_in_blocks, over_threads
+from jepa_dyn.solve._devices import num_cores
 from jepa_dyn.solve._tolerances import state_dtype
 from jepa_dyn.solve.descent import Run, Task, begin, hashable_optimiser, observed, step
 from jepa_dyn.solve.integrate import Flow, check_start, numbers_to_arrays
@@ -42,6 +43,7 @@ def train(
     target_momentum: ArrayLike | Callable[[Any], Any] | None = None,
     observe: Observe = whole_state,
     diverged_above: ArrayLike = _DIVERGED_ABOVE,
+    threads: int | None = None,
 ) -> TrainingRuns:
     """Training with gradient -flow(t, y, args), t = step x learning rate; observed at the saved steps. One run or many lanes.
 
@@ -67,6 +69,7 @@ def train(
             `args.ema_rate`.
         observe: (y, args) -> array or pytree to save, e.g. `lambda y, args: projections(encoder_matrix(y, args))`.
         diverged_above: a run whose largest weight exceeds this is flagged `diverged` at that step; NaN is `non_finite`.
+        threads: which share many lanes on population moments on a CPU; default all cores. Numbers do not depend on it.
 
     Returns:
         `TrainingRuns`: `ts` the steps, `ys` (T, ...) or (lanes, T, ...), `status`, `failed_at`, `final`.
@@ -77,6 +80,8 @@ def train(
     dtype, args, optimiser, rate = _common(flow, y0, args, learning_rate, optimiser, diverged_above)
     y0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), y0)
     saved = _checked_steps(steps)
+    if threads is not None:
+        require("threads", threads, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
     if (batches is None) != (key is None):
         raise ValueError("Arguments `batches` and `key` belong together: give both or neither.")
     if batches is not None:
@@ -89,8 +94,16 @@ def train(
     momentum = _checked_momentum(target_momentum, y0, dtype)
     lanes = {"y0": y0, "args": args, "learning_rate": rate, "batches": batches, "key": key, "target_momentum": momentum}
     mapped = _lane_flags(lanes)
-    in_blocks = batches is None and blocks_pay(lanes, mapped)
-    run, ys = _train(flow, optimiser, observe, lanes, mapped, jnp.asarray(diverged_above, dtype), saved, in_blocks)
+    layout = block_layout(lanes, mapped) if batches is None else None
+    bound = jnp.asarray(diverged_above, dtype)
+
+    def run_lanes(lanes: dict) -> tuple:
+        return _train(flow, optimiser, observe, lanes, mapped, bound, saved, layout)
+
+    if layout is None:
+        run, ys = run_lanes(lanes)
+    else:
+        run, ys = over_threads(run_lanes, lanes, mapped, layout.block, threads or num_cores())
     kind = "population moments" if batches is None else f"{type(batches).__name__}"
     return _result(saved, ys, run, y0, args, rate, f"{_name(optimiser)} on {kind}")
 
@@ -117,14 +130,14 @@ def _train(
     mapped: tuple[bool, ...],
     bound: Array,
     steps: Array,
-    in_blocks: bool,
+    layout: Layout | None,
 ) -> tuple:
     starts = jnp.concatenate([jnp.zeros(1, steps.dtype), steps[:-1]])
 
     def task_of(lane: dict) -> Task:
         return Task(flow, optimiser, lane["args"], lane["learning_rate"], bound, lane["target_momentum"])
 
-    if in_blocks:
+    if layout is not None:
         return loop_in_blocks(
             lambda lane: begin(task_of(lane), lane["y0"]),
             lambda lane, number, run: step(task_of(lane), run, number, None),
@@ -132,6 +145,7 @@ def _train(
             lanes,
             mapped,
             (starts, steps),
+            layout,
         )
 
     def one_run(lane: dict) -> tuple:
