@@ -1,6 +1,5 @@
 """Solving: one system (`integrate`), many (`ensemble`), by closed form (`ClosedForm`), in discrete steps (`train`)."""
 
-from jepa_dyn.solve._devices import use_host_devices
 from jepa_dyn.solve.closed_form import ClosedForm
 from jepa_dyn.solve.ensemble import ensemble
 from jepa_dyn.solve.integrate import integrate
@@ -18,5 +17,4 @@ __all__ = [
     "integrate",
     "train",
     "train_on_batches",
-    "use_host_devices",
 ]

@@ -5,7 +5,6 @@ inner loops of two or three entries. Steps of siamese networks at (n, m) = (2, 1
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jepa_dyn._checks import is_traced
-from jepa_dyn._precision import x64_context, x64_is_on
 from jepa_dyn.flows._products import SMALL
-from jepa_dyn.solve._devices import map_blocks
+from jepa_dyn.solve._devices import in_threads, map_blocks
+
 
 class Layout(NamedTuple):
     """How many lanes are a block, and where in memory the lanes of a block stand."""
@@ -89,18 +88,13 @@ def loop_in_blocks(
 
 
 def over_threads(run: Callable[[Any], Any], lanes: Any, mapped: tuple[bool, ...], block: int, threads: int) -> Any:
-    """`run(part)` of equal parts of the lanes, one per thread, joined again in their order. Every part is of whole blocks.
-
-    XLA runs the small programs of a loop of steps on the thread that called them: threads of our own make use of further cores,
-    host devices do not (two were slower than one).
-    """
+    """`run(part)` of equal parts of the lanes, one per thread, joined again in their order. Every part is of whole blocks."""
     arrays, rest = eqx.partition(lanes, eqx.is_array)
     leaves, treedef = jax.tree.flatten(arrays)
     num_lanes = next(leaf.shape[0] for leaf, flag in zip(leaves, mapped, strict=True) if flag)
     blocks = -(-num_lanes // block)
     threads = min(threads, blocks)
     size = -(-blocks // threads) * block
-    x64 = x64_is_on()
 
     def one(first: int) -> Any:
         def cut(leaf: Array) -> Array:
@@ -108,14 +102,8 @@ def over_threads(run: Callable[[Any], Any], lanes: Any, mapped: tuple[bool, ...]
             missing = size - len(part)
             return jnp.concatenate([part, jnp.repeat(leaf[-1:], missing, axis=0)]) if missing else part
 
-        with x64_context(x64):
-            own = [cut(leaf) if flag else leaf for leaf, flag in zip(leaves, mapped, strict=True)]
-            return jax.block_until_ready(run(eqx.combine(jax.tree.unflatten(treedef, own), rest)))
+        own = [cut(leaf) if flag else leaf for leaf, flag in zip(leaves, mapped, strict=True)]
+        return jax.block_until_ready(run(eqx.combine(jax.tree.unflatten(treedef, own), rest)))
 
-    starts = range(0, num_lanes, size)
-    if len(starts) == 1:
-        parts = [one(0)]
-    else:
-        with ThreadPoolExecutor(len(starts)) as pool:
-            parts = list(pool.map(one, starts))
+    parts = in_threads(one, range(0, num_lanes, size), threads)
     return jax.tree.map(lambda *each: jnp.concatenate(each)[:num_lanes], *parts)

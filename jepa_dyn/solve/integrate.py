@@ -98,9 +98,7 @@ def solve_lane(
     stop = None
     if settle:
         arrived = arrival(field, settle_speed)
-        stop = diffrax.Event(
-            lambda t, y, args, **kw: arrived(t, y, field(t, y, args), args, own_rtol, own_atol)
-        )
+        stop = diffrax.Event(lambda t, y, args, **kw: arrived(t, y, field(t, y, args), args, own_rtol, own_atol))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         solver,

@@ -150,7 +150,9 @@ def test_lanes_in_blocks_are_those_of_a_small_call(target):
     momentum = optax.linear_schedule(0.9, 1.0, 20) if target else None
     many = train(siamese, y, args, [0, 3, 20], learning_rate=rates, target_momentum=momentum, threads=2)
     alone = train(siamese, y, args, [0, 3, 20], learning_rate=rates, target_momentum=momentum, threads=1)
-    for one, other in zip(leaves((many.ys, many.final, many.status)), leaves((alone.ys, alone.final, alone.status)), strict=True):
+    for one, other in zip(
+        leaves((many.ys, many.final, many.status)), leaves((alone.ys, alone.final, alone.status)), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
     last = jax.tree.map(lambda leaf: leaf[-40:], y)
     few = train(siamese, last, args, [0, 3, 20], learning_rate=rates[-40:], target_momentum=momentum)
