@@ -20,7 +20,9 @@ FLOORS = {
     "papers": 5, "predict": 5,
     "cli": 6,
 }  # fmt: skip
-SIBLINGS_ALLOWED = {("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("equilibria", "solve"), ("kernels", "theory")}
+SIBLINGS_ALLOWED = {
+    ("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("equilibria", "solve"), ("kernels", "theory"),
+}  # fmt: skip
 FORBIDDEN = {("theory", "flows"), ("flows", "theory"), ("sweep", "theory"), ("plots", "theory")}
 
 
