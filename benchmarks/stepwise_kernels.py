@@ -53,13 +53,14 @@ def _tangent_kernel(route: str, model: Any, x: Any) -> Any:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
+    from jax.flatten_util import ravel_pytree
 
     from jepa_dyn import kernels
 
     if route == "ours":
         return kernels.empirical_ntk(model, x)
     leaves, fixed = eqx.partition(model, eqx.is_inexact_array)
-    start, unflatten = jax.flatten_util.ravel_pytree(leaves)
+    start, unflatten = ravel_pytree(leaves)
 
     def scalar(parameters: Any, one: Any) -> Any:
         return jnp.sum(eqx.combine(unflatten(parameters), fixed)(one)) / OUTPUTS**0.5
