@@ -22,7 +22,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, UInt8
 
 from jepa_dyn._checks import is_traced, require, require_finite, require_positive, require_representable
 from jepa_dyn.kernels._points import product
-from jepa_dyn.kernels.pair_spectrum import PairSpectrum, pair_spectrum
+from jepa_dyn.kernels.spectrum import PairSpectrum, pair_spectrum
 from jepa_dyn.parameters import Leaf
 from jepa_dyn.status import Status
 from jepa_dyn.theory.barlow_twins_alignment import AlignedMotion, rms_singular_values, unique_qr

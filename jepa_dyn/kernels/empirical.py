@@ -24,7 +24,7 @@ from jepa_dyn._progress import progress_bar
 from jepa_dyn.kernels._dense_layers import dense_layers, outer_product_layers, outputs, split
 
 DEFAULT_MEMORY_BYTES = 2**30
-_TILE = 64  # inputs: enough for products of gradients to be bound by arithmetic, not by memory
+_TILE = 128  # inputs: enough for products of gradients to be bound by arithmetic, not by memory
 _NAMES = ("average", "sum", "trace", "full")
 
 
