@@ -105,7 +105,7 @@ def outer_product_layers(model: Any, samples: ArrayLike, size: int) -> tuple[boo
 
 
 @eqx.filter_jit
-def _agreement(model: Any, samples: Array, weight: Array) -> Array:
+def _agreement(model: Any, samples: Any, weight: Any) -> Array:
     """Whether tapped and full gradients of each dense layer agree to rounding on all samples."""
     count = len(dense_layers(model))
 

@@ -22,7 +22,8 @@ def pivoted_root(matrix: np.ndarray, tolerance: float) -> tuple[np.ndarray, floa
     L (N, rank); `left` is the trace of the rest, a bound of its size where K is positive semidefinite; `missed` is the size of the
     rest on random vectors, which is not small where K is not.
     """
-    factor, order, rank, _ = scipy.linalg.lapack.dpstrf(matrix, lower=1, tol=tolerance)
+    (factorise,) = scipy.linalg.get_lapack_funcs(("pstrf",), (matrix,))
+    factor, order, rank, _ = factorise(matrix, lower=1, tol=tolerance)
     root = np.empty((len(matrix), rank))
     root[order - 1] = np.tril(factor[:, :rank])
     left = max(float(np.trace(matrix) - np.sum(root**2)), 0.0)
@@ -43,8 +44,8 @@ def _by_lapack(root: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     half, rank = len(root) // 2, root.shape[1]
     inner = root[:half].T @ root[half:]
     inner = (inner + inner.T) / len(root)
-    part = {} if count == rank else {"subset_by_index": (rank - count, rank - 1)}
-    values, vectors = scipy.linalg.eigh(inner, overwrite_a=True, check_finite=False, **part)
+    part = None if count == rank else (rank - count, rank - 1)
+    values, vectors = scipy.linalg.eigh(inner, overwrite_a=True, check_finite=False, subset_by_index=part)
     return values[::-1], vectors[:, ::-1]
 
 
@@ -55,7 +56,6 @@ def _by_iteration(root: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     def apply(block: np.ndarray) -> np.ndarray:
         return root.T @ np.roll(root @ block, half, axis=0) / len(root)
 
-    operator = scipy.sparse.linalg.LinearOperator((rank, rank), matvec=apply, matmat=apply, dtype=float)
     start = np.random.default_rng(0).normal(size=(rank, count + _WIDER))
     vector, size = start[:, :1], 1.0
     for _ in range(_POWERS):
@@ -64,7 +64,7 @@ def _by_iteration(root: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     with warnings.catch_warnings():  # of residuals, which are judged below
         warnings.simplefilter("ignore", UserWarning)
         values, vectors = scipy.sparse.linalg.lobpcg(
-            operator, start, largest=True, tol=_RESIDUAL * size, maxiter=_ITERATIONS
+            apply, start, largest=True, tol=_RESIDUAL * size, maxiter=_ITERATIONS
         )
     order = np.argsort(-values)[:count]
     values, vectors = values[order], vectors[:, order]

@@ -165,6 +165,7 @@ def kernel_barlow_twins(
     if initial is not None:
         left, start = _from_initial(initial, coefficients, repeated)
     else:
+        assert scale is not None
         left, start = _typical(scale, d, coefficients.dtype)
         if not is_traced(repeated) and bool(np.asarray(repeated)[-1]):
             warnings.warn(

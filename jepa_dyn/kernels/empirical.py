@@ -102,7 +102,7 @@ def _inputs(model: Any, x: ArrayLike, y: ArrayLike | None) -> tuple[Any, Any]:
         require_not_empty(name, value)
         require_finite(name, value)
     # on the host, from where tiles are taken
-    first, second = (v if is_traced(v) else np.asarray(v) for v in (x, x if y is None else y))
+    first, second = (jnp.asarray(v) if is_traced(v) else np.asarray(v) for v in (x, x if y is None else y))
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(
             f"Arguments `x` and `y` must hold inputs of one shape, but they have {first.shape[1:]} and {second.shape[1:]}."
@@ -130,7 +130,7 @@ class _Gradients(NamedTuple):
     others: list[Array]  # (N, k, parameters of one leaf)
 
 
-def _of_one(model: Any, x: Array, weights: Array, chosen: tuple[bool, ...]) -> _Gradients:
+def _of_one(model: Any, x: Array, weights: Any, chosen: tuple[bool, ...]) -> _Gradients:
     trainable, fixed, taps = split(model, chosen)
     _, pull = jax.vjp(lambda params, taps: outputs(params, taps, fixed, chosen, x), trainable, taps)
     others, tapped = jax.vmap(pull)(weights)
@@ -142,7 +142,7 @@ def _of_one(model: Any, x: Array, weights: Array, chosen: tuple[bool, ...]) -> _
 
 
 @eqx.filter_jit
-def _gradients(model: Any, x: Array, weights: Array, chosen: tuple[bool, ...], batch: int) -> _Gradients:
+def _gradients(model: Any, x: Any, weights: Any, chosen: tuple[bool, ...], batch: int) -> _Gradients:
     return jax.lax.map(lambda one: _of_one(model, one, weights, chosen), x, batch_size=batch)
 
 

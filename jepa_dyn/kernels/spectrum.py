@@ -16,6 +16,7 @@ for X = X' K_Gamma is K~ / (2n), not K~. With the pseudo-inverse of (23) four di
 """
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -173,7 +174,7 @@ def _on_host(method: str, size: int, *matrices: Array) -> bool:
     return not is_traced(*matrices) and (method == "cholesky" or (method == "auto" and size > _SMALL))
 
 
-def _refuse_indefinite(name: str, smallest: ArrayLike, error: ArrayLike) -> None:
+def _refuse_indefinite(name: str, smallest: Any, error: Any) -> None:
     """`error`: how far rounding may have moved an eigenvalue."""
     if not is_traced(smallest) and float(smallest) < -float(error):
         raise ValueError(
