@@ -91,6 +91,8 @@ class KernelBarlowTwins(eqx.Module):
             rows, encoder: as in `eigenfunctions`.
             t: times >= 0 of any shape, which comes first in the answer.
 
+        What is below the smallest number of the type is 0 here; the statuses of `trajectory` name such modes.
+
         Raises:
             ValueError: as `eigenfunctions`; t < 0.
 

@@ -178,7 +178,7 @@ def _refuse_indefinite(name: str, smallest: Any, error: Any) -> None:
     """`error`: how far rounding may have moved an eigenvalue."""
     if not is_traced(smallest) and float(smallest) < -float(error):
         raise ValueError(
-            f"Argument `{name}` must be positive semidefinite (it is a kernel), but has an eigenvalue below {float(smallest):.3g}."
+            f"Argument `{name}` must be positive semidefinite (it is a kernel), but has an eigenvalue of about {float(smallest):.2g}."
         )
 
 
@@ -240,7 +240,7 @@ def _of_two(roots: list[Array], error: Array, count: int) -> PairSpectrum:
 def _uncertainties(gammas: Array, values: Array, error: Array) -> Array:
     """|E| |v|^2 / ((2n)^2 |gamma|), at most |E|^(1/2) |v| / (2n), where that ends to hold; at least |E| / (2n), for v = 0."""
     error = error / len(values)
-    shift = jnp.sqrt(error * jnp.sum(values**2, axis=0) / len(values))
+    shift = jnp.sqrt(error) * jnp.sqrt(jnp.mean(values**2, axis=0))
     first_order = shift * (shift / jnp.where(gammas == 0, 1.0, jnp.abs(gammas)))
     return jnp.maximum(jnp.where(jnp.abs(gammas) > shift, first_order, shift), error)
 

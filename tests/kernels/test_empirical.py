@@ -85,6 +85,25 @@ def test_tiles_change_nothing(problem, monkeypatch):
         np.testing.assert_allclose(got, part[:, :, 2, 2], rtol=1e-12, atol=1e-12 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+@pytest.mark.parametrize("kept", [1, 2, 9])
+def test_every_entry_is_computed_once(monkeypatch, size, kept):
+    """Of a symmetric kernel those of the upper half, by tiles; the progress bar ends where the work does."""
+    monkeypatch.setattr(empirical, "_contract", lambda first, second, full: np.outer(first, second))
+    x, y, tiling = np.arange(1.0, 11.0), np.arange(20.0, 27.0), empirical._Tiling(size, 1, kept)
+    for other in (None, y):
+        found, work = np.zeros((10, 10 if other is None else 7)), 0
+        for block in empirical._blocks(lambda part: part, x, other, tiling, False):
+            found[block[0], block[1]] += block[2]
+            work += empirical._area(block)
+        assert work == empirical._work(*found.shape, size, other is None)
+        want = np.outer(x, x if other is None else y)
+        if other is None:
+            tile = np.arange(10) // size
+            want = want * (tile[:, None] <= tile)
+        np.testing.assert_array_equal(found, want)
+
+
 def test_memory_is_kept(problem):
     model, x, _ = problem
     weights, chosen = np.eye(4), (True, False, False, False, True)
