@@ -178,7 +178,8 @@ def _refuse_indefinite(name: str, smallest: Any, error: Any) -> None:
     """`error`: how far rounding may have moved an eigenvalue."""
     if not is_traced(smallest) and float(smallest) < -float(error):
         raise ValueError(
-            f"Argument `{name}` must be positive semidefinite (it is a kernel), but has an eigenvalue of about {float(smallest):.2g}."
+            f"Argument `{name}` must be positive semidefinite (it is a kernel), "
+            f"but has an eigenvalue of about {float(smallest):.2g}."
         )
 
 
