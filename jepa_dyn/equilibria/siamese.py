@@ -23,7 +23,15 @@ from jepa_dyn._precision import x64_context
 from jepa_dyn.equilibria.certificate import Certificate, certify, same_root
 from jepa_dyn.equilibria.homotopy import AT_INFINITY, FAILED, Member, Paths, scaled, solve_total_degree
 from jepa_dyn.equilibria.parameter_homotopy import Solutions, solve_by_parameter
-from jepa_dyn.equilibria.reduced import chart_of_map, entries, gram_of, packed_residual, predictor_of, symmetric
+from jepa_dyn.equilibria.reduced import (
+    chart_of_map,
+    entries,
+    gram_of,
+    numerical_rank,
+    packed_residual,
+    predictor_of,
+    symmetric,
+)
 from jepa_dyn.flows.siamese import SiameseArguments, SiameseState
 
 METHODS = ("parameter", "total degree")
@@ -260,7 +268,7 @@ def equilibrium_state(s: ArrayLike, outputs: int, args: SiameseArguments, *, tar
     values, vectors = jnp.linalg.eigh(jnp.asarray(s))
     order = jnp.argsort(-values)[:outputs]
     if not is_traced(s):
-        rank = int(np.sum(np.asarray(values) > 1e-10 * np.abs(np.asarray(values)).max(initial=1e-300)))
+        rank = numerical_rank(np.asarray(values))
         if rank > outputs:
             raise ValueError(f"Argument `outputs` must be at least the rank {rank} of `s`, but is {outputs}.")
     held = jnp.where(values > 64 * jnp.finfo(values.dtype).eps * jnp.max(values), values, 0.0)  # rounding is no feature
