@@ -181,7 +181,7 @@ def _in_one_chart(
     def far(points: np.ndarray) -> np.ndarray:
         if rank == m:
             return np.zeros(len(points), bool)
-        return np.array([np.abs(np.asarray(split_chart(x, m, rank)[0])).max() > _TURNED for x in points], bool)
+        return np.array([np.abs(split_chart(jnp.asarray(x), m, rank)[0]).max() > _TURNED for x in points], bool)
 
     def grams(points: np.ndarray) -> np.ndarray:
         return np.array([turn.T @ np.asarray(gram_of(jnp.asarray(x), m, rank)) @ turn for x in points]).reshape(

@@ -2,7 +2,7 @@
 
 For 10 eigenvalues of a kernel on 5,000 points (one core): a full eigendecomposition takes 20 s, and two are needed; pivoted
 Cholesky 4 s, and then LAPACK's subset of eigenvectors 15 s or block iteration (LOBPCG) 1 s, with eigenvalues alike to rounding.
-The iteration finds repeated eigenvalues, as its block is wider than what is asked for; where it has not converged LAPACK takes over.
+The iteration finds repeated eigenvalues, as its block is wider than what is asked for; LAPACK takes over where it has not converged
 """
 
 import warnings
