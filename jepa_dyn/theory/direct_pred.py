@@ -230,8 +230,8 @@ def _printed_speed(lam: Array, z: Array) -> Array:
 def printed_no_stop_gradient_cosine_gradient(z1: ArrayLike, z2: ArrayLike, lam: ArrayLike) -> Float[Array, "*batch M"]:
     """C.2 as printed: the gradient of the cosine loss without stop gradient, both branches added, in the eigenbasis. It is wrong.
 
-    Its last terms stand for the second branch, which is -(1 / (|D z1| |z2|^3)) sum_k (lambda_m z1_m z2_k^2 - lambda_k z1_k z2_k
-    z2_m): `losses.representation_gradients` has it.
+    Its last terms stand for the second branch, which is -sum_k (lambda_m z1_m z2_k^2 - lambda_k z1_k z2_k z2_m) / (|D z1| |z2|^3):
+    `losses.representation_gradients` has it.
 
     Args, raises: as `small_noise_cosine_speed`, for the embeddings z1, z2 of the two views.
 

@@ -308,6 +308,25 @@ def test_alpha_zero_is_no_predictor(name):
     np.testing.assert_allclose(flow.encoder, plain.encoder, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", TABLE_1)
+def test_numbers_stay_of_the_type_that_they_are(name):
+    """float32 in, float32 out, while x64 is on."""
+    w = encoder().astype(jnp.float32)
+    pairs = pair_sample(*(np.asarray(view, np.float32) for view in (sample().x, sample().y)))
+    state = RepresentationState(w, target=w if TABLE_1[name].stop_gradient else None, correlation=w @ w.T)
+    args = representation_arguments(pairs, name, alpha=0.5, ema_rate=0.1, correlation_rate=0.1)
+    modes = representation_mode_arguments(M, name, online=np.ones(M, np.float32), alpha=0.5)
+    z, own = jnp.stack([pairs.x @ w.T, pairs.y @ w.T]), representation_pair_arguments(np.eye(2, dtype=np.float32), name)
+    for flow, y, arguments in (
+        (representation, state, args),
+        (representation_modes, RepresentationModes(w[:, 0]), modes),
+        (correlation_eigenvalues, w[:, 0] ** 2, modes),
+        (representation_pairs, z, own),
+    ):
+        speeds = jax.eval_shape(lambda y, a, flow=flow: flow(0.0, y, a), y, arguments)
+        assert {leaf.dtype for leaf in jax.tree.leaves(speeds)} == {jnp.dtype(jnp.float32)}
+
+
 def test_antithetic_noise_cancels_what_is_odd():
     drawn = noisy_pairs(jax.random.key(0), np.eye(N), 0.3, antithetic=True)
     np.testing.assert_allclose(drawn.x[:N] + drawn.x[N:], 2 * np.eye(N), atol=1e-15)
