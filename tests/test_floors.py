@@ -12,8 +12,8 @@ import jepa_dyn
 
 PACKAGE = Path(jepa_dyn.__file__).parent
 FLOORS = {
-    "parameters": 0, "status": 0, "_checks": 0, "_precision": 0, "_progress": 0,
-    "moments": 1, "flows": 1,
+    "parameters": 0, "status": 0, "_checks": 0, "_precision": 0, "_progress": 0, "_matrix_functions": 0,
+    "moments": 1, "flows": 1, "losses": 1,
     "theory": 2, "metrics": 2, "kernels": 2,
     "solve": 3, "equilibria": 3,
     "sweep": 4, "plots": 4,
@@ -21,7 +21,8 @@ FLOORS = {
     "cli": 6,
 }  # fmt: skip
 SIBLINGS_ALLOWED = {
-    ("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("equilibria", "solve"), ("kernels", "theory"),
+    ("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("flows", "losses"), ("equilibria", "solve"),
+    ("kernels", "theory"),
 }  # fmt: skip
 FORBIDDEN = {("theory", "flows"), ("flows", "theory"), ("sweep", "theory"), ("plots", "theory")}
 

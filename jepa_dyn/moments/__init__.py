@@ -1,5 +1,12 @@
 """What the data looks like: second moments of view pairs, their features, closed-form models, views of real images."""
 
+from jepa_dyn.moments.additive_noise import (
+    PairBatches,
+    PairSample,
+    additive_noise_moments,
+    noisy_pairs,
+    pair_sample,
+)
 from jepa_dyn.moments.binary_datasets import read_cifar, read_stl10
 from jepa_dyn.moments.diagonalisability import DiagonalisabilityDefect
 from jepa_dyn.moments.gaussian_batches import (
@@ -49,6 +56,8 @@ __all__ = [
     "JointFactor",
     "MaskingSpectrum",
     "MomentAccumulator",
+    "PairBatches",
+    "PairSample",
     "RandomCrop",
     "RandomMaskingModel",
     "TemporalModel",
@@ -56,6 +65,7 @@ __all__ = [
     "ViewKind",
     "ViewMoments",
     "WishartBatches",
+    "additive_noise_moments",
     "batch_moments",
     "draw_moments",
     "draw_pair_moments",
@@ -70,7 +80,9 @@ __all__ = [
     "moments_from_batches",
     "moments_from_pairs",
     "moments_from_spectrum",
+    "noisy_pairs",
     "orthonormal_rows",
+    "pair_sample",
     "photographs",
     "random_masking_model",
     "read_cifar",
