@@ -23,15 +23,19 @@ def require_whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def photograph_arguments(pairs: int, patch_size: int, key: int, **options: float) -> BarlowTwinsArguments:
-    """Raw moments of pairs of colour crops of scikit-learn's photographs, values in [0, 1], in the eigenbasis of Gamma.
+def photograph_pairs(pairs: int, patch_size: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays (pairs, 3 patch_size^2) of colour crops of scikit-learn's photographs, values in [0, 1].
 
     Two crops of 20 x 20 pixels of one CIFAR image of 32 x 32 lie up to 12 pixels apart; ours too, 3/5 of the side.
     """
     size = require_whole("patch_size", patch_size, 2)
     views = RandomCrop(size, max_offset=round(0.6 * size))
-    x, y = view_pairs(photographs(), require_whole("pairs", pairs, 2), key, views, grayscale=False)
-    return barlow_twins_arguments(eigenbasis_from_pairs(x, y), **options)
+    return view_pairs(photographs(), require_whole("pairs", pairs, 2), key, views, grayscale=False)
+
+
+def photograph_arguments(pairs: int, patch_size: int, key: int, **options: float) -> BarlowTwinsArguments:
+    """Raw moments of `photograph_pairs` in the eigenbasis of Gamma; `options` as in `barlow_twins_arguments`."""
+    return barlow_twins_arguments(eigenbasis_from_pairs(*photograph_pairs(pairs, patch_size, key)), **options)
 
 
 def gaussian_start(dimension: int, args: BarlowTwinsArguments, alpha: float, key: int) -> BarlowTwinsState:
