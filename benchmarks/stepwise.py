@@ -170,7 +170,9 @@ def growth_table(problems: list[list[dict[str, Any]]]) -> str:
 
 def memory_table(rows: list[dict[str, Any]]) -> str:
     """Memory as a Markdown table."""
-    cells = [[row["route"], f"{row['n']:,}", f"{row['m']:,}", str(row["d"]), f"{row['peak'] / 1e6:,.0f}"] for row in rows]
+    cells = [
+        [row["route"], f"{row['n']:,}", f"{row['m']:,}", str(row["d"]), f"{row['peak'] / 1e6:,.0f}"] for row in rows
+    ]
     return _markdown("route|n|m|d|MB beyond the pairs", cells)
 
 

@@ -114,7 +114,9 @@ def fig1ab(
     ts, values = rate * steps, np.asarray(run.ys)
     predicted = own * np.asarray(theory.singular_value(ts[:, None], s0, own)) ** 2
     readings = readings_of_19(start, alpha)
-    taken = [np.where(s > 0, theory.small_start_critical_time(np.where(s > 0, s, 1), own), np.inf) for s in readings.values()]
+    taken = [
+        np.where(s > 0, theory.small_start_critical_time(np.where(s > 0, s, 1), own), np.inf) for s in readings.values()
+    ]
     series = ("time", "mode")
     variables = {
         "eigenvalue": (series, values, {"long_name": "eigenvalue of C"}),
@@ -174,7 +176,9 @@ def fig6(*, alpha: float = 1e-9, full: bool = False, key: int = 0) -> "xarray.Da
     for size in alphas:
         start = small_start(size * initial, np.diag(gammas))
         ts = np.linspace(0, 1.6 * float(start.aligned.critical_times()[-1]), 1000 if full else 300)
-        run = integrate(barlow_twins, barlow_twins_state(size * initial), args, ts, solver="dopri8", rtol=1e-11, atol=1e-9 * size)
+        run = integrate(
+            barlow_twins, barlow_twins_state(size * initial), args, ts, solver="dopri8", rtol=1e-11, atol=1e-9 * size
+        )
         run.raise_if_failed()
         turned = np.asarray(start.left).T @ np.asarray(run.ys.encoder) @ np.asarray(start.features).T
         found["time"].append(ts)
@@ -183,7 +187,11 @@ def fig6(*, alpha: float = 1e-9, full: bool = False, key: int = 0) -> "xarray.Da
         found["corrected"].append(np.asarray(small_start_amplitudes(ts, start)))
         found["aligned"].append(np.asarray(start.aligned.singular_values(ts)))
     entry = ("start", "time", "row", "column")
-    variables = {name: (entry, np.stack(found[name]), {"long_name": f"A(t), {name}"}) for name in found if name not in ("time", "aligned")}
+    variables = {
+        name: (entry, np.stack(found[name]), {"long_name": f"A(t), {name}"})
+        for name in found
+        if name not in ("time", "aligned")
+    }
     variables["singular_value"] = (("start", "time", "row"), np.stack(found["aligned"]), {"long_name": "s(t), (47)"})
     coords = {"alpha": ("start", alphas), "t": (("start", "time"), np.stack(found["time"]), {"long_name": "time t"})}
     coords |= {"row": np.arange(1, 4), "column": np.arange(1, 6), "gamma": ("column", gammas)}
@@ -194,6 +202,18 @@ def fig6(*, alpha: float = 1e-9, full: bool = False, key: int = 0) -> "xarray.Da
 def _supervised(t: Any, y: Any, gammas: Any) -> Any:
     """Supervised modes cbar with target 1: dcbar/dt = -gamma dL/dcbar, L = (1 - cbar)^2."""
     return 2 * gammas * (1 - y)
+
+
+def _both_kinds(gammas: np.ndarray, start: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ts, sbar, cbar): four modes of either kind, integrated from sbar(0) = cbar(0) = `start`."""
+    args = barlow_twins_arguments_from_gamma(np.diag(gammas))
+    y0 = barlow_twins_state(np.diag(start / np.sqrt(gammas)))
+    ssl = integrate(barlow_twins, y0, args, ts, rtol=1e-10, atol=1e-16).raise_if_failed()
+    supervised = integrate(
+        _supervised, jnp.asarray(start), jnp.asarray(gammas), ts, rtol=1e-10, atol=1e-16
+    ).raise_if_failed()
+    s = np.diagonal(np.asarray(ssl.ys.encoder), axis1=1, axis2=2)
+    return ts, s * np.sqrt(gammas), np.asarray(supervised.ys)
 
 
 @in_float64
@@ -217,39 +237,39 @@ def fig8(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
     require_positive("start", start)
     if start > 0.1:
         raise ValueError(f"Argument `start` must be at most 0.1, a small one, but is {start}.")
-    gammas = np.array([1.0, 0.5, 0.25, 0.125])
+    gammas, ones = np.array([1.0, 0.5, 0.25, 0.125]), np.ones(4)
+    smaller = start * 10.0 ** -np.arange(0, 8, 2)
     s0 = start / np.sqrt(gammas)
-    args = barlow_twins_arguments_from_gamma(np.diag(gammas))
-    latest = 1.4 * float(np.max(theory.critical_time(s0, gammas)))
-    ts = np.linspace(0, latest, 2000 if full else 400)
-    ssl = integrate(barlow_twins, barlow_twins_state(np.diag(s0)), args, ts, rtol=1e-10, atol=1e-14)
-    supervised = integrate(_supervised, jnp.full(4, start), jnp.asarray(gammas), ts, rtol=1e-10, atol=1e-14)
-    for run in (ssl, supervised):
-        run.raise_if_failed()
-    sbar = np.diagonal(np.asarray(ssl.ys.encoder), axis1=1, axis2=2) * np.sqrt(gammas)
+    horizons = 1.4 * np.max(theory.critical_time(s0, gammas)), 1.4 * np.max(theory.critical_time(smaller, ones))
+    (ts, ssl, supervised), (late, *grown) = (
+        _both_kinds(own, first, np.linspace(0, horizon, 2000 if full else 400))
+        for own, first, horizon in zip((gammas, ones), (np.full(4, start), smaller), horizons, strict=True)
+    )
     exact = np.asarray(theory.singular_value(ts[:, None], s0, gammas)) * np.sqrt(gammas)
     place = np.linspace(-1.6, 1.6, 321)
     unit = barlow_twins_arguments_from_gamma(np.ones((1, 1)))
     landscape = jax.vmap(lambda w: barlow_twins_loss(BarlowTwinsState(w[None, None]), unit))(jnp.asarray(place))
-    speed = jax.vmap(lambda w: barlow_twins(0.0, BarlowTwinsState(w[None, None]), unit).encoder[0, 0])(jnp.asarray(place))
-    smaller = start * 10.0 ** -np.arange(0, 9, 2)
-    half = {
-        "ssl": np.asarray(theory.critical_time(smaller, 1.0)),
-        "supervised": np.log((1 - smaller) / (1 - np.sqrt(0.5))) / 2,  # until cbar^2 = 1/2, as sbar^2
-    }
+    speed = jax.vmap(lambda w: barlow_twins(0.0, BarlowTwinsState(w[None, None]), unit).encoder[0, 0])(
+        jnp.asarray(place)
+    )
+    half = np.stack([np.asarray(crossing_times(late, values**2, 0.5)) for values in grown])
     path = ("time", "gamma")
     variables = {
         "ssl_loss": ("place", np.asarray(landscape), {"long_name": "loss"}),
         "ssl_speed": ("place", np.asarray(speed), {"long_name": "speed of s at gamma = 1"}),
         "supervised_loss": ("place", (1 - place) ** 2, {"long_name": "loss"}),
-        "ssl": (path, sbar, {"long_name": "singular value sbar"}),
+        "ssl": (path, ssl, {"long_name": "singular value sbar"}),
         "ssl_exact": (path, exact, {"long_name": "singular value sbar, (10)"}),
-        "supervised": (path, np.asarray(supervised.ys), {"long_name": "coefficient cbar"}),
-        "supervised_exact": (path, 1 - (1 - start) * np.exp(-2 * gammas * ts[:, None]), {"long_name": "coefficient cbar"}),
-        "half_time": (("kind", "start"), np.stack(list(half.values())), {"long_name": "time until sbar^2 = 1/2, gamma = 1"}),
+        "supervised": (path, supervised, {"long_name": "coefficient cbar"}),
+        "supervised_exact": (
+            path,
+            1 - (1 - start) * np.exp(-2 * gammas * ts[:, None]),
+            {"long_name": "coefficient cbar"},
+        ),
+        "half_time": (("kind", "start"), half, {"long_name": "time until sbar^2 = 1/2, gamma = 1"}),
     }
     coords = {"place": ("place", place, {"long_name": "sbar or cbar"}), "time": ("time", ts, {"long_name": "time t"})}
-    coords |= {"gamma": gammas, "kind": list(half), "start": smaller}
+    coords |= {"gamma": gammas, "kind": ["ssl", "supervised"], "start": smaller}
     dataset = xarray.Dataset(variables, coords)
     return with_checks(dataset, claims.fig8_checks(dataset), paper=PAPERS["simon2023"], figure="8")
 
@@ -304,7 +324,12 @@ def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
         measured["end"].append(np.asarray(run.ys))
     s = np.abs(place)
     printed = [(1 - s**2) ** 2, (1 - s) ** 2, (1 - np.minimum(s**2, 1)) ** 2, (1 - s**2) ** 4]
-    dims = {"loss": ("name", "place"), "curvature": ("name", "side"), "force": ("name", "near"), "end": ("name", "rate", "step")}
+    dims = {
+        "loss": ("name", "place"),
+        "curvature": ("name", "side"),
+        "force": ("name", "near"),
+        "end": ("name", "rate", "step"),
+    }
     labels = {"loss": "loss", "curvature": "curvature beside sbar = 1", "force": "speed of s", "end": "s at the end"}
     variables = {name: (dims[name], np.stack(measured[name]), {"long_name": labels[name]}) for name in dims}
     variables["printed"] = (dims["loss"], np.stack(printed), {"long_name": "loss as a function of sbar"})
@@ -315,7 +340,12 @@ def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
 
 
 ITEMS = (
-    Item("fig1ab", "crops of photographs: loss and eigenvalues one step at a time, beside the theory", fig1ab, plot_fig1ab),
+    Item(
+        "fig1ab",
+        "crops of photographs: loss and eigenvalues one step at a time, beside the theory",
+        fig1ab,
+        plot_fig1ab,
+    ),
     Item("fig6", "every entry of A(t) in the 3 x 5 case, (48) printed and corrected", fig6, plot_fig6),
     Item("fig8", "landscape and descent of one mode, self-supervised and supervised", fig8, plot_fig8),
     Item("fig9", "four modewise losses, and where gradient descent on them ends", fig9, plot_fig9),

@@ -117,7 +117,9 @@ def plot_fig8(dataset: "xarray.Dataset") -> Any:
 
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6.2), layout="constrained", height_ratios=[0.85, 1])
     shades = _shades(dataset.sizes["gamma"])
-    for column, (kind, name, text) in enumerate((("ssl", r"\bar s", "self-supervised"), ("supervised", r"\bar c", "supervised"))):
+    for column, (kind, name, text) in enumerate(
+        (("ssl", r"\bar s", "self-supervised"), ("supervised", r"\bar c", "supervised"))
+    ):
         top, bottom = axes[:, column]
         place = dataset.place.values
         top.plot(place, dataset[f"{kind}_loss"].values, "k", linewidth=1.8)
@@ -131,7 +133,13 @@ def plot_fig8(dataset: "xarray.Dataset") -> Any:
         top.set_title(f"({'AB'[column]}) {text}", fontsize=10, loc="left")
         top.legend(frameon=False, fontsize=9, loc="lower left")
         for j, shade in enumerate(shades):
-            bottom.plot(dataset.time.values, dataset[kind].values[:, j], color=shade, linewidth=2, label=f"γ = {dataset.gamma.values[j]:g}")
+            bottom.plot(
+                dataset.time.values,
+                dataset[kind].values[:, j],
+                color=shade,
+                linewidth=2,
+                label=f"γ = {dataset.gamma.values[j]:g}",
+            )
             bottom.plot(dataset.time.values, dataset[f"{kind}_exact"].values[:, j], "k:", linewidth=1)
         bottom.set_xlabel("time $t$")
         bottom.set_ylabel(f"${name}$")
@@ -165,7 +173,9 @@ def plot_fig9(dataset: "xarray.Dataset") -> Any:
         tidy(bottom)
     axes[0, 0].set_ylabel("loss of the mode")
     axes[1, 0].set_ylabel(r"last 32 values of $|\bar s|$")
-    figure.suptitle("Modewise losses, and where gradient descent on them ends (dotted: η = 1/4; red: diverged)", fontsize=11)
+    figure.suptitle(
+        "Modewise losses, and where gradient descent on them ends (dotted: η = 1/4; red: diverged)", fontsize=11
+    )
     return figure
 
 
@@ -184,19 +194,30 @@ def plot_speed_up(dataset: "xarray.Dataset") -> Any:
         times = slow.step.values * float(slow.rate) * unit
         first.step(times, count + 0.06 * (shift - 2), where="post", color=colour, linewidth=1.8, label=LOSS_TEXTS[name])
         theory = (one.theory_eigenvalue.values > 0.5).sum(axis=-1)
-        first.step(one.time.values, theory + 0.06 * (shift - 2), where="post", color=colour, linewidth=1, linestyle="--")
+        first.step(
+            one.time.values, theory + 0.06 * (shift - 2), where="post", color=colour, linewidth=1, linestyle="--"
+        )
         random = one.isel(run=slice(1, None))
         steps = random.steps_to_all.sel(level=0.9).values
         second.plot(random.rate.values, np.where(np.isfinite(steps), steps, np.nan), color=colour, linewidth=1.2)
         for rate, height, end in zip(random.rate.values, steps, random.outcome.values, strict=True):
             shown = height if np.isfinite(height) else 1.5 * float(np.nanmax(dataset.step.values)) * 1.15 ** (shift - 2)
             second.plot(rate, shown, OUTCOME_MARKS[str(end)], color=colour, markersize=6)
-        third.plot(np.arange(3) + 0.05 * (shift - 2), one.theory_time.values, "o--", color=colour, linewidth=1, fillstyle="none")
+        third.plot(
+            np.arange(3) + 0.05 * (shift - 2),
+            one.theory_time.values,
+            "o--",
+            color=colour,
+            linewidth=1,
+            fillstyle="none",
+        )
         taken = slow.steps_to_all.values * float(slow.rate) * unit
         third.plot(np.arange(3) + 0.05 * (shift - 2), np.where(np.isfinite(taken), taken, np.nan), "o", color=colour)
         fourth.bar(shift - 0.2, 100 * float(slow.spanned), 0.36, color=colour)
         fourth.bar(shift + 0.2, 100 * float(one.isel(run=0).spanned), 0.36, color=colour, alpha=0.4)
-        fourth.text(shift - 0.2, 100 * float(slow.spanned) + 1, f"{float(slow.squared_norm):.2f}", ha="center", fontsize=8)
+        fourth.text(
+            shift - 0.2, 100 * float(slow.spanned) + 1, f"{float(slow.squared_norm):.2f}", ha="center", fontsize=8
+        )
     first.set_xscale("log")
     first.set_xlabel("time $t$ = learning rate × step")
     first.set_ylabel(f"eigenvalues of $C$ above 1/2, of {d}")

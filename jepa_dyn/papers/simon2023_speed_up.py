@@ -154,8 +154,16 @@ def speed_up(
         "squared_norm": (run_dims, size, {"long_name": "|W|^2 over its least at loss zero"}),
     }
     coords = {"loss": list(FLOWS), "start": ("run", ["aligned"] + ["random"] * len(RATES)), "level": list(LEVELS)}
-    coords |= {"rate": ("run", rates / unit, {"long_name": "learning rate x 4 gamma_1"}), "step": (("loss", "save"), steps)}
-    coords |= {"time": ("time", ts), "mode": np.arange(1, d + 1), "gamma": ("mode", own), "spectrum": ("feature", gammas)}
+    coords |= {
+        "rate": ("run", rates / unit, {"long_name": "learning rate x 4 gamma_1"}),
+        "step": (("loss", "save"), steps),
+    }
+    coords |= {
+        "time": ("time", ts),
+        "mode": np.arange(1, d + 1),
+        "gamma": ("mode", own),
+        "spectrum": ("feature", gammas),
+    }
     attrs = {"ridge": ridge, "unit": unit, "negative": int((gammas < 0).sum()), "pairs": 500 if full else int(pairs)}
     dataset = xarray.Dataset(variables, coords, attrs)
     return with_checks(dataset, claims.speed_up_checks(dataset), paper=PAPERS["simon2023"], section="appendix G")

@@ -124,7 +124,9 @@ def train_in_eigenbasis(
         raise ValueError("Argument `batches` must be None: the Gamma of every batch has an eigenbasis of its own.")
     start, turned = _turn(y0, args)
     run = train(_TurnedFlow(flow), start, turned, steps, observe=_TurnedObserve(observe), **options)
-    return replace(run, final=_turn_back(run.final, turned), y0=y0, args=args, method=f"{run.method} in {_COORDINATE.name}")
+    return replace(
+        run, final=_turn_back(run.final, turned), y0=y0, args=args, method=f"{run.method} in {_COORDINATE.name}"
+    )
 
 
 def integrate_in_eigenbasis(
