@@ -86,22 +86,26 @@ def plot_fig6(dataset: "xarray.Dataset") -> Any:
     from matplotlib.lines import Line2D
 
     one = dataset.isel(start=1)
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharex=True, sharey=True)
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=[1.2, 1, 1])
     ts, size = one.t.values, float(one.alpha)
-    for ax, route, text in zip(axes, ("printed", "corrected"), ("(48) as printed", "corrected"), strict=True):
+    panels = (
+        ("printed", "all entries; dashed: (48) as printed", (size**1.5, 20)),
+        ("printed", "closer; dashed: (48) as printed", (1e-3 * size**0.5, 10 * size**0.5)),
+        ("corrected", "closer; dashed: corrected", (1e-3 * size**0.5, 10 * size**0.5)),
+    )
+    for ax, letter, (route, text, limits) in zip(axes, "abc", panels, strict=True):
         for j in range(one.sizes["row"]):
             for k in range(one.sizes["column"]):
                 colour = CYCLE[1] if j == k else CYCLE[0] if j < k else CYCLE[2]
-                width = 2.2 if j == k else 1.5
                 path, wanted = (np.abs(one[name].values[:, j, k]) for name in ("simulated", route))
-                ax.plot(ts, path, color=colour, linewidth=width, alpha=0.55)
+                ax.plot(ts, path, color=colour, linewidth=2.2 if j == k else 1.8, alpha=0.55)
                 if wanted.any():
                     ax.plot(ts, np.where(wanted > 0, wanted, np.nan), "k--", linewidth=0.9)
         ax.set_yscale("log")
-        ax.set_ylim(size**2, 20)
-        ax.set_xlim(ts[0], ts[-1])
+        ax.set_ylim(*limits)
+        ax.set_xlim(0 if letter == "a" else 0.12 * ts[-1], ts[-1])
         ax.set_xlabel("time $t$ (the appendix's is $4t$)")
-        ax.set_title(f"({'ab'[text == 'corrected']}) dashed: {text}", fontsize=10, loc="left")
+        ax.set_title(f"({letter}) {text}", fontsize=10, loc="left")
         tidy(ax)
     axes[0].set_ylabel("entries of $A(t)$, modulus")
     looks = ((CYCLE[1], "$s_j$"), (CYCLE[0], "$a_{jk}$, $j<k$"), (CYCLE[2], "$a_{jk}$, $j>k$"))
@@ -131,7 +135,7 @@ def plot_fig8(dataset: "xarray.Dataset") -> Any:
         top.set_xlabel(f"${name}$")
         top.set_ylabel("loss of the mode")
         top.set_title(f"({'AB'[column]}) {text}", fontsize=10, loc="left")
-        top.legend(frameon=False, fontsize=9, loc="lower left")
+        top.legend(frameon=False, fontsize=9, loc="upper center")
         for j, shade in enumerate(shades):
             bottom.plot(
                 dataset.time.values,
@@ -186,6 +190,7 @@ def plot_speed_up(dataset: "xarray.Dataset") -> Any:
     figure, axes = pyplot.subplots(2, 2, figsize=(11.5, 8), layout="constrained")
     (first, second), (third, fourth) = axes
     unit, d = dataset.attrs["unit"], dataset.sizes["mode"]
+    never = 1.6 * float(dataset.step.max())
     names = [str(name) for name in dataset.loss.values]
     for shift, name in enumerate(names):
         one, colour = dataset.sel(loss=name), LOSS_COLOURS[name]
@@ -201,7 +206,7 @@ def plot_speed_up(dataset: "xarray.Dataset") -> Any:
         steps = random.steps_to_all.sel(level=0.9).values
         second.plot(random.rate.values, np.where(np.isfinite(steps), steps, np.nan), color=colour, linewidth=1.2)
         for rate, height, end in zip(random.rate.values, steps, random.outcome.values, strict=True):
-            shown = height if np.isfinite(height) else 1.5 * float(np.nanmax(dataset.step.values)) * 1.15 ** (shift - 2)
+            shown = height if np.isfinite(height) else never * 1.25 ** (shift - 2)
             second.plot(rate, shown, OUTCOME_MARKS[str(end)], color=colour, markersize=6)
         third.plot(
             np.arange(3) + 0.05 * (shift - 2),
@@ -219,18 +224,25 @@ def plot_speed_up(dataset: "xarray.Dataset") -> Any:
             shift - 0.2, 100 * float(slow.spanned) + 1, f"{float(slow.squared_norm):.2f}", ha="center", fontsize=8
         )
     first.set_xscale("log")
+    first.set_xlim(0.3 * unit, 3 * float(dataset.theory_time[0, -1]))
     first.set_xlabel("time $t$ = learning rate × step")
     first.set_ylabel(f"eigenvalues of $C$ above 1/2, of {d}")
     first.set_title("(a) trained from a random start (solid), theory, aligned (dashed)", fontsize=10, loc="left")
     first.legend(frameon=False, fontsize=8.5, loc="upper left")
     second.set_xscale("log")
     second.set_yscale("log")
+    rates = dataset.rate.values[1:]
+    second.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    second.minorticks_off()
+    second.axhspan(0.45 * never, 3 * never, color="0.94", zorder=0)
+    second.text(rates[-1], 2 * never, "never", ha="right", fontsize=9)
+    second.set_ylim(top=3 * never)
     second.set_xlabel(r"learning rate × $4\gamma_1$")
     second.set_ylabel(f"steps until all {d} are above 0.9")
-    second.set_title("(b) steps, and where it fails; top: never", fontsize=10, loc="left")
+    second.set_title("(b) steps by learning rate, and what became of the run", fontsize=10, loc="left")
     for text, mark in OUTCOME_MARKS.items():
         second.plot([], [], mark, color="0.4", label=text)
-    second.legend(frameon=False, fontsize=8.5, ncols=2)
+    second.legend(frameon=False, fontsize=8.5, ncols=2, loc="center right")
     third.set_yscale("log")
     third.set_xticks(range(3), [f"{level:g}" for level in dataset.level.values])
     third.set_xlabel("level that all eigenvalues must pass")

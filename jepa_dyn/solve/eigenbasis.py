@@ -9,7 +9,6 @@ A step then costs d^2 r in place of d m^2; the eigenvalue problem is paid once. 
 W Gamma^2 W^T, whose rate needs W Gamma^3 W^T, and so on.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +42,7 @@ class _TurnedArguments(eqx.Module):
         return (*self.own.leaf_ndims, *self.given.leaf_ndims, 2, 2)
 
 
-def _turn(y0: BarlowTwinsState, args: BarlowTwinsArguments) -> tuple[BarlowTwinsState, _TurnedArguments]:
+def _turn(y0: Any, args: Any) -> tuple[BarlowTwinsState, _TurnedArguments]:
     for name, value, kind in (("y0", y0, BarlowTwinsState), ("args", args, BarlowTwinsArguments)):
         if not isinstance(value, kind):
             raise TypeError(f"Argument `{name}` must be {kind.__name__}, but has type {type(value).__name__}.")
@@ -94,8 +93,8 @@ _COORDINATE = replace(PLAIN, name="the eigenbasis of Gamma", decode=_turn_back)
 
 def train_in_eigenbasis(
     flow: Flow,
-    y0: BarlowTwinsState,
-    args: BarlowTwinsArguments,
+    y0: Any,
+    args: Any,
     steps: Any,
     *,
     observe: Observe = whole_state,
@@ -131,8 +130,8 @@ def train_in_eigenbasis(
 
 def integrate_in_eigenbasis(
     flow: Flow,
-    y0: BarlowTwinsState,
-    args: BarlowTwinsArguments,
+    y0: Any,
+    args: Any,
     ts: Any,
     *,
     events: EventFunction | dict[str, EventFunction] | None = None,

@@ -18,6 +18,7 @@ from jepa_dyn.flows import (
 )
 from jepa_dyn.moments import WishartBatches, eigenbasis_from_pairs
 from jepa_dyn.solve import integrate_in_eigenbasis, train_in_eigenbasis
+from jepa_dyn.solve.eigenbasis import _turn, _TurnedEvent
 from jepa_dyn.status import Status
 
 RATE, STEPS, DIMENSION, SIZE = 0.02, [0, 30, 60], 3, 8
@@ -112,14 +113,19 @@ def test_integration_against_scipy():
     ts = np.linspace(0, 2, 5)
     exact = solve_ivp(speed, (0, 2), np.ravel(y0.encoder), "DOP853", dense_output=True, rtol=1e-12, atol=1e-14)
     wanted = exact.sol(ts).T.reshape(5, DIMENSION, SIZE)
-    events = {"half": first_eigenvalue_is_half}
-    found = integrate_in_eigenbasis(barlow_twins, y0, args, ts, rtol=1e-10, atol=1e-12, events=events, dense=True)
+    found = integrate_in_eigenbasis(barlow_twins, y0, args, ts, rtol=1e-10, atol=1e-12, dense=True)
     assert found.status == Status.ok and found.args is args
     np.testing.assert_allclose(found.ys.encoder, wanted, atol=1e-8)
     np.testing.assert_allclose(found.evaluate(1.3).encoder, exact.sol(1.3).reshape(DIMENSION, SIZE), atol=1e-6)
-    time = float(found.crossings["half"][0])
-    w = exact.sol(time).reshape(DIMENSION, SIZE)
-    assert np.linalg.eigvalsh(w @ gamma @ w.T)[-1] == pytest.approx(0.5, abs=1e-7)
+
+
+def test_events_see_the_encoder():
+    """What the solver calls, without the program that finds crossings."""
+    _, args, y0 = problem(3)
+    start, turned = _turn(y0, args)
+    seen = _TurnedEvent(first_eigenvalue_is_half)(0.0, start, turned)
+    assert start.encoder.shape == (DIMENSION, 6)
+    assert float(seen) == pytest.approx(float(first_eigenvalue_is_half(0.0, y0, args)), rel=1e-12)
 
 
 def test_bad_input_is_named():
