@@ -145,9 +145,9 @@ def _basis(problem: Problem) -> Any:
 def routes() -> list[Route]:
     """All routes, the plain loop first; PyTorch where it is installed."""
     found = [
-        Route("plain", "plain JAX, autodiff on pairs", _pairs_on_device, partial(_plain, _loss_of_pairs), note="jit, fori_loop, grad"),
-        Route("plain_gamma", "plain JAX, autodiff with Gamma", _gamma, partial(_plain, _loss_of_gamma), note="jit, fori_loop, grad"),
-    ]  # fmt: skip
+        Route("plain", "plain JAX, autodiff on pairs", _pairs_on_device, partial(_plain, _loss_of_pairs)),
+        Route("plain_gamma", "plain JAX, autodiff with Gamma", _gamma, partial(_plain, _loss_of_gamma)),
+    ]
     if importlib.util.find_spec("torch"):
         cores = num_cores()
         text = f"plain PyTorch, autodiff on pairs, {cores} thread{'s' if cores > 1 else ''}"

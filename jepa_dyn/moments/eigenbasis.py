@@ -5,7 +5,7 @@ With Phi = [x; y] the 2n views of n pairs as rows, and J = [[0, I], [I, 0]] the 
     Gamma = (E[y x^T] + E[x y^T]) / 2 = Phi^T J Phi / (2n),      S = (E[x x^T] + E[y y^T]) / 2 = Phi^T Phi / (2n)
 
 act within the span of the views only, of dimension r <= min(m, 2n). There Gamma = V diag(gammas) V^T, V (m, r) orthonormal. An
-encoder that trains on (Gamma, S) keeps its part outside the span and moves W V, whose product with Gamma costs d r instead of d m^2.
+encoder that trains on (Gamma, S) keeps its part outside the span and moves W V, whose product with Gamma costs d r, not d m^2.
 
 Source: Simon 2023, (4), for Gamma; Phi, J as in its (22), (23).
 """

@@ -3,6 +3,7 @@
 Times are gradient-flow times with the 4 of (6); "time" in the paper's figures is learning rate x step, the same.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,11 +21,11 @@ from jepa_dyn.flows import (
     barlow_twins_smooth,
     barlow_twins_state,
 )
-from jepa_dyn.metrics import crossing_times
 from jepa_dyn.papers import simon2023_checks as claims
 from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
 from jepa_dyn.papers.simon2023_data import (
     correlation_eigenvalues,
+    first_crossings,
     gaussian_start,
     photograph_arguments,
     start_in_basis,
@@ -124,7 +125,7 @@ def fig1ab(
         "loss": ("time", ((1 - values) ** 2).sum(axis=1), {"long_name": "loss"}),
         "predicted_loss": ("time", np.asarray(theory.aligned_loss(ts, s0, own)), {"long_name": "loss, (14)"}),
         "staircase": ("time", np.asarray(theory.staircase_loss(ts, s0, own)), {"long_name": "loss, (20)"}),
-        "half_time": ("mode", np.asarray(crossing_times(ts, values, 0.5)), TIME),
+        "half_time": ("mode", first_crossings(ts, values, 0.5), TIME),
         "predicted_time": (("reading", "mode"), np.stack(taken), TIME),
     }  # fmt: skip
     coords = {"time": ("time", ts, TIME), "mode": np.arange(1, s0.size + 1), "gamma": ("mode", own)}
@@ -147,7 +148,7 @@ def printed_amplitudes(ts: np.ndarray, start: SmallStart) -> np.ndarray:
 def fig6(*, alpha: float = 1e-9, full: bool = False, key: int = 0) -> "xarray.Dataset":
     """Figure 6: every entry of A(t), d = 3, m = 5, gamma_j = 2^-j, from a random upper triangular start of size alpha.
 
-    Integrated, beside (47), (48) as printed and as corrected (`theory.barlow_twins_off_diagonal`); also at 10^4 alpha and 10^-4 alpha.
+    Integrated, beside (47), (48) as printed and as corrected (`theory.barlow_twins_off_diagonal`); also at 10^4 and 10^-4 alpha.
 
     Args:
         alpha: size of the start, in (0, 1e-5].
@@ -176,9 +177,7 @@ def fig6(*, alpha: float = 1e-9, full: bool = False, key: int = 0) -> "xarray.Da
     for size in alphas:
         start = small_start(size * initial, np.diag(gammas))
         ts = np.linspace(0, 1.6 * float(start.aligned.critical_times()[-1]), 1000 if full else 300)
-        run = integrate(
-            barlow_twins, barlow_twins_state(size * initial), args, ts, solver="dopri8", rtol=1e-11, atol=1e-9 * size
-        )
+        run = integrate(barlow_twins, barlow_twins_state(size * initial), args, ts, rtol=1e-10, atol=1e-9 * size)
         run.raise_if_failed()
         turned = np.asarray(start.left).T @ np.asarray(run.ys.encoder) @ np.asarray(start.features).T
         found["time"].append(ts)
@@ -199,21 +198,32 @@ def fig6(*, alpha: float = 1e-9, full: bool = False, key: int = 0) -> "xarray.Da
     return with_checks(dataset, claims.fig6_checks(dataset), paper=PAPERS["simon2023"], figure="6")
 
 
-def _supervised(t: Any, y: Any, gammas: Any) -> Any:
-    """Supervised modes cbar with target 1: dcbar/dt = -gamma dL/dcbar, L = (1 - cbar)^2."""
-    return 2 * gammas * (1 - y)
+def _both_kinds(t: Any, y: dict[str, Any], args: dict[str, Any]) -> dict[str, Any]:
+    """Modes of either kind: W, and supervised coefficients with target 1, dcbar/dt = -gamma dL/dcbar, L = (1 - cbar)^2."""
+    return {"ssl": barlow_twins(t, y["ssl"], args["ssl"]), "supervised": 2 * args["gammas"] * (1 - y["supervised"])}
 
 
-def _both_kinds(gammas: np.ndarray, start: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(ts, sbar, cbar): four modes of either kind, integrated from sbar(0) = cbar(0) = `start`."""
-    args = barlow_twins_arguments_from_gamma(np.diag(gammas))
-    y0 = barlow_twins_state(np.diag(start / np.sqrt(gammas)))
-    ssl = integrate(barlow_twins, y0, args, ts, rtol=1e-10, atol=1e-16).raise_if_failed()
-    supervised = integrate(
-        _supervised, jnp.asarray(start), jnp.asarray(gammas), ts, rtol=1e-10, atol=1e-16
-    ).raise_if_failed()
-    s = np.diagonal(np.asarray(ssl.ys.encoder), axis1=1, axis2=2)
-    return ts, s * np.sqrt(gammas), np.asarray(supervised.ys)
+def _integrated(gammas: np.ndarray, start: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ts, sbar, cbar) of four modes of either kind from sbar(0) = cbar(0) = `start`."""
+    args = {"ssl": barlow_twins_arguments_from_gamma(np.diag(gammas)), "gammas": jnp.asarray(gammas)}
+    y0 = {"ssl": barlow_twins_state(np.diag(start / np.sqrt(gammas))), "supervised": jnp.asarray(start)}
+    ys: Any = integrate(_both_kinds, y0, args, ts, rtol=1e-10, atol=1e-16).raise_if_failed().ys
+    return (
+        ts,
+        np.diagonal(np.asarray(ys["ssl"].encoder), axis1=1, axis2=2) * np.sqrt(gammas),
+        np.asarray(ys["supervised"]),
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _landscape(flow: Any, loss: Any, s: Any, args: Any) -> tuple[Any, Any]:
+    """(loss, speed of s) of one mode at every s."""
+
+    def one(s: Any) -> tuple[Any, Any]:
+        y = BarlowTwinsState(jnp.reshape(s, (1, 1)))
+        return loss(y, args), flow(0.0, y, args).encoder[0, 0]
+
+    return jax.vmap(one)(s)
 
 
 @in_float64
@@ -242,17 +252,14 @@ def fig8(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
     s0 = start / np.sqrt(gammas)
     horizons = 1.4 * np.max(theory.critical_time(s0, gammas)), 1.4 * np.max(theory.critical_time(smaller, ones))
     (ts, ssl, supervised), (late, *grown) = (
-        _both_kinds(own, first, np.linspace(0, horizon, 2000 if full else 400))
+        _integrated(own, first, np.linspace(0, horizon, 2000 if full else 400))
         for own, first, horizon in zip((gammas, ones), (np.full(4, start), smaller), horizons, strict=True)
     )
     exact = np.asarray(theory.singular_value(ts[:, None], s0, gammas)) * np.sqrt(gammas)
     place = np.linspace(-1.6, 1.6, 321)
     unit = barlow_twins_arguments_from_gamma(np.ones((1, 1)))
-    landscape = jax.vmap(lambda w: barlow_twins_loss(BarlowTwinsState(w[None, None]), unit))(jnp.asarray(place))
-    speed = jax.vmap(lambda w: barlow_twins(0.0, BarlowTwinsState(w[None, None]), unit).encoder[0, 0])(
-        jnp.asarray(place)
-    )
-    half = np.stack([np.asarray(crossing_times(late, values**2, 0.5)) for values in grown])
+    landscape, speed = _landscape(barlow_twins, barlow_twins_loss, jnp.asarray(place), unit)
+    half = np.stack([first_crossings(late, values**2, 0.5) for values in grown])
     path = ("time", "gamma")
     variables = {
         "ssl_loss": ("place", np.asarray(landscape), {"long_name": "loss"}),
@@ -307,19 +314,15 @@ def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
     last = np.arange(3000, 3032)
     y0 = BarlowTwinsState(jnp.full((len(rates), 1, 1), start))
     measured: dict[str, list[np.ndarray]] = {"loss": [], "curvature": [], "force": [], "end": []}
-    for name, flow in FLOWS.items():
-        loss_of = barlow_twins_loss if name == "squared" else flow.loss
-
-        def loss(s: Any, loss_of: Any = loss_of) -> Any:
-            return loss_of(BarlowTwinsState(jnp.reshape(s, (1, 1))), args)
-
-        def speed(s: Any, flow: Any = flow) -> Any:
-            return flow(0.0, BarlowTwinsState(jnp.reshape(s, (1, 1))), args).encoder[0, 0]
-
-        measured["loss"].append(np.asarray(jax.vmap(loss)(jnp.asarray(place))))
-        sides = jax.vmap(speed)(jnp.asarray([1 - 1e-6, 1 + 1e-6]))
-        measured["curvature"].append(np.asarray(sides) / np.array([1e-6, -1e-6]))
-        measured["force"].append(np.asarray(jax.vmap(speed)(jnp.asarray([1e-3, 1e-6, 1e-9]))))
+    beside, near = np.array([1 - 1e-6, 1 + 1e-6]), np.array([1e-3, 1e-6, 1e-9])
+    points = jnp.asarray(np.concatenate([place, beside, near]))
+    for flow in FLOWS.values():
+        loss, speed = (
+            np.asarray(one) for one in _landscape(flow, getattr(flow, "loss", barlow_twins_loss), points, args)
+        )
+        measured["loss"].append(loss[:-5])
+        measured["curvature"].append(speed[-5:-3] / (1 - beside))
+        measured["force"].append(speed[-3:])
         run = train(flow, y0, args, last, learning_rate=rates, observe=_only_weight)
         measured["end"].append(np.asarray(run.ys))
     s = np.abs(place)
@@ -334,7 +337,7 @@ def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
     variables = {name: (dims[name], np.stack(measured[name]), {"long_name": labels[name]}) for name in dims}
     variables["printed"] = (dims["loss"], np.stack(printed), {"long_name": "loss as a function of sbar"})
     coords = {"name": list(FLOWS), "place": ("place", place, {"long_name": "sbar"}), "side": ["below", "above"]}
-    coords |= {"near": [1e-3, 1e-6, 1e-9], "rate": ("rate", rates, {"long_name": "learning rate"}), "step": last}
+    coords |= {"near": near, "rate": ("rate", rates, {"long_name": "learning rate"}), "step": last}
     dataset = xarray.Dataset(variables, coords)
     return with_checks(dataset, claims.fig9_checks(dataset), paper=PAPERS["simon2023"], figure="9")
 

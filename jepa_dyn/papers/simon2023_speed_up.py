@@ -14,11 +14,11 @@ from jepa_dyn.flows import (
     barlow_twins_sharp,
     barlow_twins_smooth,
 )
-from jepa_dyn.metrics import crossing_times
 from jepa_dyn.papers import simon2023_speed_up_checks as claims
 from jepa_dyn.papers._figure import PAPERS, in_float64, with_checks
 from jepa_dyn.papers.simon2023_data import (
     correlation_eigenvalues,
+    first_crossings,
     gaussian_start,
     photograph_arguments,
     start_in_basis,
@@ -179,7 +179,7 @@ def _saved_steps(last: float) -> np.ndarray:
 
 def _time_to_all(ts: np.ndarray, values: np.ndarray, level: float) -> np.ndarray:
     """When the smallest of the eigenvalues (..., time, mode) passes the level."""
-    return np.asarray(crossing_times(ts, values.min(axis=-1, keepdims=True), level))[..., 0]
+    return first_crossings(ts, values.min(axis=-1, keepdims=True), level)[..., 0]
 
 
 __all__ = ["speed_up"]
