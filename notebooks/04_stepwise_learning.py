@@ -112,7 +112,7 @@ def seen(y, args):
 
 
 rate = 0.04 / gammas[0]
-steps = np.unique(np.geomspace(times[0] / 4, 1.3 * times.max(), 250) / rate).astype(int)
+steps = np.unique((np.geomspace(times[0] / 4, 1.3 * times.max(), 250) / rate).astype(int))
 run = solve.train_in_eigenbasis(flows.barlow_twins, y0, args, steps, learning_rate=rate, observe=seen)
 print(run)
 ts, found = rate * steps, np.asarray(run.ys["eigenvalues"])
@@ -173,8 +173,8 @@ print(f"W spans {100 * np.sum((rows @ features[:d].T) ** 2) / d:.1f} % of the fi
 # %% [markdown]
 # ## Can it be had sooner?
 #
-# Training waits for the smallest $\gamma_j$: the time is about $\log(1/\alpha) / 4 \gamma_d$, and a larger learning rate is no help,
-# since the first mode is lost above $\eta = 1 / 4 \gamma_1$. Appendix G of the paper proposes other losses of the eigenvalues
+# Training waits for the smallest $\gamma_j$: the time is about $\log(1/\alpha) / 4 \gamma_d$, and a larger learning rate is no
+# help, since the first mode is lost above $\eta = 1 / 4 \gamma_1$. Appendix G of the paper proposes other losses of the eigenvalues
 # $\lambda$ of $C$. Above: their landscape for one mode, $\bar s^2 = \lambda$. Below: where gradient descent on it ends, over the
 # learning rate.
 
@@ -221,11 +221,11 @@ for loss in found.loss.values:
     print(f"{loss:16}{text}")
 
 # %% [markdown]
-# The preconditioned gradient wins: it takes a tenth of the time and of the steps of (1), and bears about the same learning rate. The
-# sharp loss comes second, and bears four times the learning rate; but it leaves zero in all directions at once, before the weak
-# features have been sorted out, so that from a random start $W$ spans less of the top features. The smooth loss is no faster in flow
-# time; at large learning rates it takes few steps, and leaves $\lambda_1$ wherever it jumped to. The quartic loss is twice as fast
-# to $\lambda = 1/2$ and then crawls: $1 - \lambda \approx (32 \gamma t)^{-1/2}$.
+# The preconditioned gradient wins: it takes a tenth of the time and of the steps of (1), and bears about the same learning rate.
+# The sharp loss comes second, and bears twice the learning rate and more; but it leaves zero in all directions at once, before
+# the weak features have been sorted out, so that from a random start $W$ spans less of the top features. The smooth loss is no
+# faster in flow time; at large learning rates it takes few steps, and leaves $\lambda_1$ wherever it jumped to. The quartic loss
+# is twice as fast to $\lambda = 1/2$ and then crawls: $1 - \lambda \approx (32 \gamma t)^{-1/2}$.
 #
 # ## Yours
 #
