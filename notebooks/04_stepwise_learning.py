@@ -43,7 +43,6 @@ from jepa_dyn.theory.barlow_twins_alignment import alignment_exponent, small_sta
 
 jepa_dyn.enable_x64()  # starts of 1e-7, times over four decades
 FAST = os.environ.get("JEPA_DYN_FAST") == "1"  # a quick run, for testing
-plt.rcParams["figure.dpi"] = 64
 
 # %% [markdown]
 # ## The data: all that a linear encoder sees of them
@@ -63,21 +62,21 @@ print(f"{(gammas > 0).sum()} eigenvalues > 0, {(gammas < 0).sum()} < 0; the firs
 
 
 def as_image(row):
-    """A feature as a picture: grey is zero."""
-    return 0.5 + 0.5 * row.reshape(side, side, 3) / np.abs(row).max()
+    """A feature as a picture: grey is zero, light is the sign of its sum."""
+    return 0.5 + 0.5 * np.sign(row.sum()) * row.reshape(side, side, 3) / np.abs(row).max()
 
 
-figure, axes = plt.subplots(2, 10, figsize=(10, 2.5), layout="constrained")
-for k in range(5):
+figure, axes = plt.subplots(2, 9, figsize=(9, 2.5), dpi=42, layout="constrained")
+for k in range(4):
     for one, ax in zip((x[k], y[k]), axes[:, k], strict=True):
         ax.imshow(one.reshape(side, side, 3))
-for j, ax in enumerate(axes[:, 5:].flat):
+for j, ax in enumerate(axes[:, 4:].flat):
     if j < d:
         ax.imshow(as_image(features[j]))
         ax.set_title(f"{gammas[j]:.3g}", fontsize=9, pad=2)
 for ax in axes.flat:
     ax.axis("off")
-figure.suptitle("Left: five pairs of crops, one above the other. Right: the first features and their γ", fontsize=10)
+figure.suptitle("Left: four pairs of crops, one above the other. Right: the first features and their γ", fontsize=10)
 plt.show()
 
 # %% [markdown]
@@ -120,7 +119,7 @@ loss = ((1 - found) ** 2).sum(axis=1)
 half = np.asarray(crossing_times(ts, found, 0.5))
 print("half grown at, trained over predicted:", np.round(half / times, 4))
 
-figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.5), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.5), dpi=50, layout="constrained")
 colours = plt.cm.viridis(np.linspace(0, 0.85, d))
 for j in range(d):
     axes[0].axvline(times[j], color=colours[j], linewidth=0.8, linestyle="--")
@@ -146,24 +145,20 @@ plt.show()
 
 # %%
 plateaus = np.append(np.sqrt(half[1:] * half[:-1]), ts[-1])
-figure, axes = plt.subplots(2, d, figsize=(10, 2.5), layout="constrained")
-for j, place in enumerate(np.minimum(np.searchsorted(ts, plateaus), len(ts) - 1)):
+places = np.minimum(np.searchsorted(ts, plateaus), len(ts) - 1)
+figure, axes = plt.subplots(1, d, figsize=(10, 1.5), dpi=45, layout="constrained")
+for j, (ax, place) in enumerate(zip(axes, places, strict=True)):
     newest = np.linalg.svd(np.asarray(run.ys["W"][place]), full_matrices=False)[2][0]
-    overlap = newest @ features[j]
-    axes[0, j].imshow(as_image(newest * np.sign(overlap)))
-    axes[1, j].imshow(as_image(features[j]))
-    axes[0, j].set_title(f"{abs(overlap):.3f}", fontsize=9, pad=2)
-for ax in axes.flat:
+    ax.imshow(as_image(newest))
+    ax.set_title(f"{abs(newest @ features[j]):.4f}", fontsize=9, pad=2)
     ax.axis("off")
-figure.suptitle(
-    "Added by each step (above, with its overlap), and the feature of Γ that should be (below)", fontsize=10
-)
+figure.suptitle("What each step has added to W, and its overlap with the feature of Γ", fontsize=10)
 plt.show()
 
 # %% [markdown]
-# Where two eigenvalues are close the overlap is less than 1: the encoder follows the aligned motion up to $\alpha^p$,
-# $p = 1 - \max_j \gamma_{j+1} / \gamma_j$, and on photographs $p$ is small. Times hardly mind; the subspace does. (The paper states
-# that the difference vanishes as $\alpha \to 0$, and gives no rate.)
+# How close is that to be expected? The encoder follows the aligned motion up to the order of $\alpha^p$,
+# $p = 1 - \max_j \gamma_{j+1} / \gamma_j$, and on photographs, where eigenvalues are close, $p$ is small. Times hardly mind; the
+# subspace may. (The paper states that the difference vanishes as $\alpha \to 0$, and gives no rate.)
 
 # %%
 print(f"p = {float(alignment_exponent(gammas, d)):.3f}: α^p = {alpha ** float(alignment_exponent(gammas, d)):.2f}")
@@ -181,7 +176,7 @@ print(f"W spans {100 * np.sum((rows @ features[:d].T) ** 2) / d:.1f} % of the fi
 # %%
 shapes = simon2023.fig9()
 figure = simon2023.plot_fig9(shapes)
-figure.set_dpi(60)
+figure.set_dpi(45)
 plt.show()
 
 # %% [markdown]
@@ -198,7 +193,7 @@ plt.show()
 # %%
 found = simon2023.speed_up(**({"pairs": 60, "patch_size": 4, "dimension": 4} if FAST else {}))
 figure = simon2023.plot_speed_up(found)
-figure.set_dpi(54)
+figure.set_dpi(44)
 plt.show()
 
 # %%
