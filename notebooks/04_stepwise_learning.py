@@ -24,6 +24,7 @@
 
 # %%
 import importlib.util
+import io
 import os
 import subprocess
 import sys
@@ -34,6 +35,8 @@ if importlib.util.find_spec("jepa_dyn") is None:
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
+from IPython.display import Image, display
 
 import jepa_dyn
 from jepa_dyn import flows, moments, solve
@@ -43,6 +46,16 @@ from jepa_dyn.theory.barlow_twins_alignment import alignment_exponent, small_sta
 
 jepa_dyn.enable_x64()  # starts of 1e-7, times over four decades
 FAST = os.environ.get("JEPA_DYN_FAST") == "1"  # a quick run, for testing
+
+
+def show(figure, dpi=84, colours=40):
+    """The figure in few colours, which keeps the notebook small."""
+    plain, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(plain, dpi=dpi)
+    plt.close(figure)
+    PIL.Image.open(plain).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
+    display(Image(small.getvalue()))
+
 
 # %% [markdown]
 # ## The data: all that a linear encoder sees of them
@@ -66,7 +79,7 @@ def as_image(row):
     return 0.5 + 0.5 * np.sign(row.sum()) * row.reshape(side, side, 3) / np.abs(row).max()
 
 
-figure, axes = plt.subplots(2, 9, figsize=(9, 2.5), dpi=42, layout="constrained")
+figure, axes = plt.subplots(2, 9, figsize=(9, 2.5), layout="constrained")
 for k in range(4):
     for one, ax in zip((x[k], y[k]), axes[:, k], strict=True):
         ax.imshow(one.reshape(side, side, 3))
@@ -77,7 +90,7 @@ for j, ax in enumerate(axes[:, 4:].flat):
 for ax in axes.flat:
     ax.axis("off")
 figure.suptitle("Left: four pairs of crops, one above the other. Right: the first features and their γ", fontsize=10)
-plt.show()
+show(figure, colours=160)
 
 # %% [markdown]
 # ## Before training: what will be learned when
@@ -119,7 +132,7 @@ loss = ((1 - found) ** 2).sum(axis=1)
 half = np.asarray(crossing_times(ts, found, 0.5))
 print("half grown at, trained over predicted:", np.round(half / times, 4))
 
-figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.5), dpi=50, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.5), layout="constrained")
 colours = plt.cm.viridis(np.linspace(0, 0.85, d))
 for j in range(d):
     axes[0].axvline(times[j], color=colours[j], linewidth=0.8, linestyle="--")
@@ -132,7 +145,7 @@ axes[1].set(xscale="log", xlabel="time = learning rate × step", ylabel="eigenva
 axes[0].set_title("loss; dashed: predicted times", fontsize=10)
 axes[1].set_title("trained (colours), theory (10) (dotted)", fontsize=10)
 axes[0].legend(frameon=False, fontsize=9)
-plt.show()
+show(figure)
 
 # %% [markdown]
 # The first feature is a little late: a step of size $\eta$ multiplies it by $1 + 4 \gamma \eta$ where the flow has
@@ -146,14 +159,14 @@ plt.show()
 # %%
 plateaus = np.append(np.sqrt(half[1:] * half[:-1]), ts[-1])
 places = np.minimum(np.searchsorted(ts, plateaus), len(ts) - 1)
-figure, axes = plt.subplots(1, d, figsize=(10, 1.5), dpi=45, layout="constrained")
+figure, axes = plt.subplots(1, d, figsize=(10, 1.5), layout="constrained")
 for j, (ax, place) in enumerate(zip(axes, places, strict=True)):
     newest = np.linalg.svd(np.asarray(run.ys["W"][place]), full_matrices=False)[2][0]
     ax.imshow(as_image(newest))
     ax.set_title(f"{abs(newest @ features[j]):.4f}", fontsize=9, pad=2)
     ax.axis("off")
 figure.suptitle("What each step has added to W, and its overlap with the feature of Γ", fontsize=10)
-plt.show()
+show(figure, colours=160)
 
 # %% [markdown]
 # How close is that to be expected? The encoder follows the aligned motion up to the order of $\alpha^p$,
@@ -176,8 +189,7 @@ print(f"W spans {100 * np.sum((rows @ features[:d].T) ** 2) / d:.1f} % of the fi
 # %%
 shapes = simon2023.fig9()
 figure = simon2023.plot_fig9(shapes)
-figure.set_dpi(45)
-plt.show()
+show(figure)
 
 # %% [markdown]
 # * **squared** (1): a plateau at 0. Stable below 1/4, then a 2-cycle, chaos, divergence.
@@ -193,8 +205,7 @@ plt.show()
 # %%
 found = simon2023.speed_up(**({"pairs": 60, "patch_size": 4, "dimension": 4} if FAST else {}))
 figure = simon2023.plot_speed_up(found)
-figure.set_dpi(44)
-plt.show()
+show(figure)
 
 # %%
 unit, slow, well = found.attrs["unit"], found.isel(run=1), found.isel(run=slice(1, None))
