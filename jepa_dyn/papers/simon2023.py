@@ -14,6 +14,7 @@ from jepa_dyn._checks import require_positive
 from jepa_dyn.flows import (
     BarlowTwinsState,
     barlow_twins,
+    barlow_twins_arguments,
     barlow_twins_arguments_from_gamma,
     barlow_twins_loss,
     barlow_twins_quartic,
@@ -26,9 +27,7 @@ from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
 from jepa_dyn.papers.simon2023_data import (
     correlation_eigenvalues,
     first_crossings,
-    gaussian_start,
-    photograph_arguments,
-    start_in_basis,
+    photograph_problem,
 )
 from jepa_dyn.papers.simon2023_plots import plot_fig1ab, plot_fig6, plot_fig8, plot_fig9, plot_speed_up
 from jepa_dyn.papers.simon2023_speed_up import speed_up
@@ -102,9 +101,8 @@ def fig1ab(
 
     require_positive("learning_rate", learning_rate)
     rate = learning_rate / 5 if full else learning_rate
-    args = photograph_arguments(pairs, patch_size, key)
-    y0 = gaussian_start(dimension, args, alpha, key)
-    start = start_in_basis(y0, args)
+    moments, _, y0, start = photograph_problem(pairs, patch_size, dimension, alpha, key)
+    args = barlow_twins_arguments(moments)
     s0, gammas = np.asarray(start.singular_values), np.asarray(start.gammas)
     own = gammas[: s0.size]
     times = np.asarray(theory.critical_time(s0, own))
@@ -185,7 +183,7 @@ def fig6(*, alpha: float = 1e-9, full: bool = False, key: int = 0) -> "xarray.Da
         found["corrected"].append(np.asarray(small_start_amplitudes(ts, start)))
         found["aligned"].append(np.asarray(start.aligned.singular_values(ts)))
     entry = ("start", "time", "row", "column")
-    variables = {
+    variables: dict[str, Any] = {
         name: (entry, np.stack(found[name]), {"long_name": f"A(t), {name}"})
         for name in found
         if name not in ("time", "aligned")

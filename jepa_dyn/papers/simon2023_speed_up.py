@@ -9,6 +9,7 @@ from jepa_dyn._checks import require_positive
 from jepa_dyn.flows import (
     BarlowTwinsState,
     barlow_twins,
+    barlow_twins_arguments,
     barlow_twins_preconditioned,
     barlow_twins_quartic,
     barlow_twins_sharp,
@@ -19,9 +20,7 @@ from jepa_dyn.papers._figure import PAPERS, in_float64, with_checks
 from jepa_dyn.papers.simon2023_data import (
     correlation_eigenvalues,
     first_crossings,
-    gaussian_start,
-    photograph_arguments,
-    start_in_basis,
+    photograph_problem,
 )
 from jepa_dyn.solve import train_in_eigenbasis
 from jepa_dyn.status import Status
@@ -110,12 +109,12 @@ def speed_up(
     import xarray
 
     require_positive("ridge", ridge)
-    args = photograph_arguments(500 if full else pairs, patch_size, key, ridge=ridge)
-    y0 = gaussian_start(dimension, args, alpha, key)
-    start, features = start_in_basis(y0, args), np.asarray(args.moments.columns).T
-    gammas, d = np.asarray(args.moments.gammas), int(dimension)
+    pairs = 500 if full else pairs
+    moments, features, y0, start = photograph_problem(pairs, patch_size, dimension, alpha, key)
+    args = barlow_twins_arguments(moments, ridge=ridge)
+    gammas, d = np.asarray(moments.gammas), int(dimension)
     s0, own = np.asarray(start.singular_values), gammas[:d]
-    variances = np.diagonal(np.asarray(args.moments.covariance))[:d]
+    variances = np.diagonal(np.asarray(moments.covariance))[:d]
     unit = 1 / (4 * float(own[0]))
     ts = np.geomspace(1e-2 * unit, 1e3 / own[-1], 4000)
     theory_values = closed_forms(s0, own, variances, ridge, ts)
@@ -164,7 +163,7 @@ def speed_up(
         "gamma": ("mode", own),
         "spectrum": ("feature", gammas),
     }
-    attrs = {"ridge": ridge, "unit": unit, "negative": int((gammas < 0).sum()), "pairs": 500 if full else int(pairs)}
+    attrs = {"ridge": ridge, "unit": unit, "negative": int((gammas < 0).sum()), "pairs": int(pairs)}
     dataset = xarray.Dataset(variables, coords, attrs)
     return with_checks(dataset, claims.speed_up_checks(dataset), paper=PAPERS["simon2023"], section="appendix G")
 

@@ -12,12 +12,7 @@ from scipy.integrate import solve_ivp
 
 from jepa_dyn.papers import checks, simon2023, simon2023_speed_up
 from jepa_dyn.papers import simon2023_checks as claims
-from jepa_dyn.papers.simon2023_data import (
-    gaussian_start,
-    photograph_arguments,
-    photograph_pairs,
-    start_in_basis,
-)
+from jepa_dyn.papers.simon2023_data import photograph_pairs, photograph_problem
 from jepa_dyn.papers.simon2023_speed_up_checks import speed_up_checks
 from jepa_dyn.status import Status
 
@@ -72,8 +67,8 @@ def test_training_is_descent_on_the_pairs(fig1ab):
     """Eigenvalues of C after some hundred steps by numpy on the pairs themselves; s_j(0) by numpy's QR."""
     x, y = (rows.astype(float) for rows in photograph_pairs(60, 4, 0))
     rate, n = fig1ab.attrs["learning_rate"], len(x)
-    args = photograph_arguments(60, 4, 0)
-    w = start = np.asarray(gaussian_start(4, args, 1e-5, 0).encoder)
+    problem = photograph_problem(60, 4, 4, 1e-5, 0)
+    w = start = np.asarray(problem.y0.encoder)
     steps = np.round(fig1ab.time.values / rate).astype(int)
     index = int(np.searchsorted(steps, 300))
     for _ in range(steps[index]):
@@ -87,9 +82,7 @@ def test_training_is_descent_on_the_pairs(fig1ab):
     gammas, vectors = np.linalg.eigh((x.T @ y + y.T @ x) / (2 * n))
     np.testing.assert_allclose(fig1ab.gamma.values, gammas[::-1][:4], rtol=1e-10)
     wanted = np.abs(np.diagonal(np.linalg.qr(start @ vectors[:, ::-1][:, :4])[1]))
-    np.testing.assert_allclose(
-        start_in_basis(gaussian_start(4, args, 1e-5, 0), args).singular_values, wanted, rtol=1e-9
-    )
+    np.testing.assert_allclose(problem.start.singular_values, wanted, rtol=1e-9)
     times = -np.log(gammas[::-1][:4] * wanted**2) / (8 * gammas[::-1][:4])
     np.testing.assert_allclose(fig1ab.predicted_time.sel(reading="(19), Gram-Schmidt").values, times, rtol=1e-9)
 
