@@ -10,10 +10,10 @@ import xarray
 from matplotlib import pyplot
 from scipy.integrate import solve_ivp
 
-from jepa_dyn.papers import checks, simon2023, simon2023_speed_up
+from jepa_dyn.papers import checks, simon2023, simon2023_losses
 from jepa_dyn.papers import simon2023_checks as claims
 from jepa_dyn.papers.simon2023_data import photograph_pairs, photograph_problem
-from jepa_dyn.papers.simon2023_speed_up_checks import speed_up_checks
+from jepa_dyn.papers.simon2023_losses_checks import fig9_checks, speed_up_checks
 from jepa_dyn.status import Status
 
 SMALL = {"pairs": 60, "patch_size": 4, "dimension": 4, "alpha": 1e-5}
@@ -135,17 +135,17 @@ def test_descent_of_figure_9_is_the_map(fig9):
 
 def test_outcomes():
     values = np.array([[1.0, 0.95], [1.0, 0.95]])
-    assert simon2023_speed_up.outcome(Status.ok, values) == "all learned"
-    assert simon2023_speed_up.outcome(Status.diverged, values) == "diverged"
-    assert simon2023_speed_up.outcome(Status.ok, values + np.array([[0], [0.1]])) == "cycles"
-    assert simon2023_speed_up.outcome(Status.ok, values - np.array([0, 0.2])) == "unfinished"
-    assert simon2023_speed_up.outcome(Status.ok, values + np.array([0.5, 0])) == "above 1"
+    assert simon2023_losses.outcome(Status.ok, values) == "all learned"
+    assert simon2023_losses.outcome(Status.diverged, values) == "diverged"
+    assert simon2023_losses.outcome(Status.ok, values + np.array([[0], [0.1]])) == "cycles"
+    assert simon2023_losses.outcome(Status.ok, values - np.array([0, 0.2])) == "unfinished"
+    assert simon2023_losses.outcome(Status.ok, values + np.array([0.5, 0])) == "above 1"
 
 
 @pytest.mark.parametrize("last", [5.0, 401.0, 1e3, 1e6])
 def test_saved_steps_increase(last):
-    saved = simon2023_speed_up._saved_steps(last)
-    assert len(saved) == simon2023_speed_up.SAVES and (np.diff(saved) > 0).all()
+    saved = simon2023_losses._saved_steps(last)
+    assert len(saved) == simon2023_losses.SAVES and (np.diff(saved) > 0).all()
     assert saved[0] == 1 and saved[-1] - saved[-2] == 1 and saved[-1] == max(int(last), 2 * len(saved))
 
 
@@ -159,7 +159,7 @@ def test_checks_can_fail(fig1ab, fig6, fig8, fig9, speed_up):
         (claims.fig1ab_checks(late), 5),
         (claims.fig6_checks(moved), 6),
         (claims.fig8_checks(turned), 4),
-        (claims.fig9_checks(bent), 5),
+        (fig9_checks(bent), 5),
         (speed_up_checks(slow), 5),
     ):
         assert sum(not c.as_expected for c in found) >= least
