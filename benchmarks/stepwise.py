@@ -39,7 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="a tiny problem, no growth, no memory")
+    parser.add_argument("--quick", action="store_true", help="a tiny problem in float64, nothing else")
     parser.add_argument("--steps", type=int, default=200, help="steps per turn of the plain loops (default 200)")
     parser.add_argument("--fast-steps", type=int, default=4000, help="steps per turn of the fast routes (default 4000)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of which the median is taken (default 5)")
@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     about = about_this_run(jax.local_devices())
     size = QUICK if options.quick else STANDARD
-    standard = [measure(size, dtype, options) for dtype in ("float64", "float32")]
+    standard = [measure(size, dtype, options) for dtype in (("float64",) if options.quick else LIMITS)]
     growth = [] if options.quick else [measure(one, "float64", options, GROWTH_ROUTES) for one in GROWTH]
     memory = [] if options.quick else [row for one in MEMORY for row in measure_memory(one)]
     kernels = {} if options.quick else measure_kernels()

@@ -5,8 +5,8 @@ With Gamma = V diag(gammas) V^T, V (m, r), r <= min(m, 2n) for n pairs, every fl
 
     W(t) = W(0) (1 - V V^T) + A(t) V^T
 
-A step then costs d^2 r in place of d m^2; the eigenvalue problem is paid once. No smaller system exists in general: dC/dt needs
-W Gamma^2 W^T, whose rate needs W Gamma^3 W^T, and so on.
+A step then costs d^2 r in place of d m^2 (d r^2 for the preconditioned gradient, whose S is dense there); the eigenvalue problem
+is paid once. No smaller system exists in general: dC/dt needs W Gamma^2 W^T, whose rate needs W Gamma^3 W^T, and so on.
 """
 
 from dataclasses import replace
