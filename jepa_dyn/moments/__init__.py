@@ -9,6 +9,7 @@ from jepa_dyn.moments.additive_noise import (
 )
 from jepa_dyn.moments.binary_datasets import read_cifar, read_stl10
 from jepa_dyn.moments.diagonalisability import DiagonalisabilityDefect
+from jepa_dyn.moments.eigenbasis import EigenbasisMoments, eigenbasis, eigenbasis_from_pairs
 from jepa_dyn.moments.gaussian_batches import (
     GaussianBatches,
     JointFactor,
@@ -51,6 +52,7 @@ __all__ = [
     "VIEW_KINDS",
     "BlockMask",
     "DiagonalisabilityDefect",
+    "EigenbasisMoments",
     "FeatureSpectrum",
     "GaussianBatches",
     "JointFactor",
@@ -70,6 +72,8 @@ __all__ = [
     "draw_moments",
     "draw_pair_moments",
     "draw_pairs",
+    "eigenbasis",
+    "eigenbasis_from_pairs",
     "feature_spectrum",
     "gaussian_rows",
     "joint_factor",

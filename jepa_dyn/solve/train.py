@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, ArrayLike
 
 from jepa_dyn._checks import is_traced, require, require_not_empty, require_positive
+from jepa_dyn.moments.eigenbasis import EigenbasisMoments
 from jepa_dyn.moments.gaussian_batches import batch_moments
 from jepa_dyn.solve._blocks import Layout, block_layout, loop_in_blocks, over_threads
 from jepa_dyn.solve._devices import num_cores
@@ -319,6 +320,8 @@ def _checked_momentum(momentum: Any, y0: Any, dtype: np.dtype) -> Any:
 def _require_moments(args: Any) -> None:
     if not hasattr(args, "moments"):
         raise TypeError(f"Argument `args` must have `moments` to train on batches, but has type {type(args).__name__}.")
+    if isinstance(args.moments, EigenbasisMoments):
+        raise TypeError("Argument `args` must have moments as matrices to train on batches, but has EigenbasisMoments.")
 
 
 def _checked_steps(steps: Any) -> Array:
