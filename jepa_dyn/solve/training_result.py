@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from jepa_dyn._checks import is_traced
 from jepa_dyn.parameters import Leaf
+from jepa_dyn.solve.descent import Run
 from jepa_dyn.solve.result import Trajectories
 from jepa_dyn.status import count_statuses
 
@@ -75,3 +76,23 @@ class TrainingRuns(Trajectories):
                 data = data.assign_coords({name: (lanes if array.ndim else (), array)})
         times = np.asarray(self.flow_times)
         return data.assign_coords(flow_time=((*(lanes if times.ndim > 1 else ()), "step"), times))
+
+
+def training_runs(saved: Array, ys: Any, run: Run, y0: Any, args: Any, rate: Array, method: str) -> TrainingRuns:
+    """The result of runs that were saved after `saved` steps and now stand at `run`."""
+    done = jnp.where(run.failed_at >= 0, jnp.maximum(run.failed_at - 1, 0), saved[-1]).astype(jnp.int32)
+    return TrainingRuns(
+        ts=saved.astype(rate.dtype),
+        ys=ys,
+        status=run.status,
+        steps=done,
+        rejected=jnp.zeros_like(done),
+        settled_time=jnp.full(done.shape, jnp.inf, rate.dtype),
+        y0=y0,
+        args=args,
+        method=method,
+        time_unit="optimiser steps",
+        failed_at=run.failed_at,
+        final=run.y,
+        learning_rate=rate,
+    )
