@@ -14,13 +14,20 @@ PACKAGE = Path(jepa_dyn.__file__).parent
 FLOORS = {
     "parameters": 0, "status": 0, "_checks": 0, "_precision": 0, "_progress": 0,
     "moments": 1, "flows": 1, "losses": 1,
-    "theory": 2, "metrics": 2,
+    "theory": 2, "metrics": 2, "kernels": 2,
     "solve": 3, "equilibria": 3, "training": 3,
     "sweep": 4, "plots": 4,
     "papers": 5, "predict": 5,
     "cli": 6,
 }  # fmt: skip
-SIBLINGS_ALLOWED = {("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("equilibria", "solve"), ("training", "solve")}
+SIBLINGS_ALLOWED = {
+    ("predict", "papers"),
+    ("parameters", "_checks"),
+    ("flows", "moments"),
+    ("equilibria", "solve"),
+    ("training", "solve"),
+    ("kernels", "theory"),
+}
 FORBIDDEN = {("theory", "flows"), ("flows", "theory"), ("sweep", "theory"), ("plots", "theory")}
 
 

@@ -1,0 +1,126 @@
+"""Gradients by the weights of dense layers, as pairs of vectors: dW = delta h^T is read off one backward pass and never formed.
+
+A layer z = W h that is called once on one vector has the gradient delta h^T, delta = df/dz. Two of them have the inner product
+(delta delta') (h h'): n + m products instead of n m, and as much less memory. Each `equinox.nn.Linear` is run through a product
+whose backward pass hands out delta and h as the derivative by a dummy argument, the tap. A layer that is called several times (on
+every token, say) or whose weight is used elsewhere too has a gradient of another form: `outer_product_layers` tries them all.
+
+Source: the structured derivatives of Novak, Sohl-Dickstein, Schoenholz 2022, here for the dense layers of any Equinox module.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+Taps = list[tuple[Array, Array]]
+
+
+@jax.custom_vjp
+def _product(weight: Array, h: Array, tap: tuple[Array, Array]) -> Array:
+    return weight @ h
+
+
+def _product_forward(weight: Array, h: Array, tap: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    return weight @ h, (weight, h)
+
+
+def _product_backward(saved: tuple[Array, Array], delta: Array) -> tuple[Array, Array, tuple[Array, Array]]:
+    weight, h = saved
+    tap = (delta.astype(weight.dtype), h.astype(weight.dtype))
+    return jnp.zeros_like(weight), (weight.T @ delta).astype(h.dtype), tap
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+class _TappedLinear(eqx.Module):
+    """A dense layer whose weight is not differentiated but tapped."""
+
+    linear: eqx.nn.Linear
+    tap: tuple[Array, Array]
+
+    def __call__(self, x: Array, *, key: Any = None) -> Array:
+        z = _product(self.linear.weight, x, self.tap)
+        return z if self.linear.bias is None else z + self.linear.bias
+
+    @property
+    def weight(self) -> Array:
+        return self.linear.weight
+
+    @property
+    def bias(self) -> Array | None:
+        return self.linear.bias
+
+
+def _is_dense(node: Any) -> bool:
+    """A dense layer that maps vectors to vectors; not a stack of them."""
+    return type(node) is eqx.nn.Linear and np.ndim(node.weight) == 2 and "scalar" not in (node.in_features, node.out_features)
+
+
+def dense_layers(model: Any) -> list[eqx.nn.Linear]:
+    """All dense layers of a module, in the order that `chosen` counts them."""
+    return [node for node in jax.tree.leaves(model, is_leaf=_is_dense) if _is_dense(node)]
+
+
+def split(model: Any, chosen: tuple[bool, ...]) -> tuple[Any, Any, Taps]:
+    """(parameters to differentiate, everything else, zero taps): the weights of the chosen dense layers are not differentiated."""
+    nodes, structure = jax.tree.flatten(model, is_leaf=_is_dense)
+    wanted, flags, taps = [], iter(chosen), []
+    for node in nodes:
+        spec = jax.tree.map(eqx.is_inexact_array, node)
+        if _is_dense(node) and next(flags):
+            spec = eqx.tree_at(lambda layer: layer.weight, spec, False)
+            taps.append(tuple(jnp.zeros(size, node.weight.dtype) for size in node.weight.shape))
+        wanted.append(spec)
+    trainable, fixed = eqx.partition(model, structure.unflatten(wanted))
+    return trainable, fixed, taps
+
+
+def outputs(trainable: Any, taps: Taps, fixed: Any, chosen: tuple[bool, ...], x: Array) -> Array:
+    """f(x) as a vector, of the model that `split` took apart."""
+    nodes, structure = jax.tree.flatten(eqx.combine(trainable, fixed), is_leaf=_is_dense)
+    flags, left = iter(chosen), iter(taps)
+    nodes = [_TappedLinear(node, next(left)) if _is_dense(node) and next(flags) else node for node in nodes]
+    return jnp.ravel(structure.unflatten(nodes)(x))
+
+
+@eqx.filter_jit
+def _weight_gradients(model: Any, x: Array, weight: Array) -> list[Array]:
+    """d(weight . f(x))/dW of every dense layer, and of none other, in full."""
+    layers = dense_layers(model)
+
+    def scalar(weights: list[Array]) -> Array:
+        return weight @ jnp.ravel(eqx.tree_at(lambda m: [layer.weight for layer in dense_layers(m)], model, weights)(x))
+
+    return jax.grad(scalar)([layer.weight for layer in layers])
+
+
+@eqx.filter_jit
+def _tapped_gradients(model: Any, x: Array, weight: Array) -> list[Array]:
+    """The same from the taps, right where a layer is called once on one vector and not used otherwise."""
+    chosen = (True,) * len(dense_layers(model))
+    trainable, fixed, taps = split(model, chosen)
+    found = jax.grad(lambda taps: weight @ outputs(trainable, taps, fixed, chosen, x))(taps)
+    return [jnp.outer(delta, h) for delta, h in found]
+
+
+def outer_product_layers(model: Any, samples: Array, size: int) -> tuple[bool, ...]:
+    """Which dense layers have gradients delta h^T: found by comparing both on sample inputs, for a generic sum of the outputs."""
+    count = len(dense_layers(model))
+    if count == 0:
+        return ()
+    weight = jnp.cos(jnp.arange(1, size + 1)).astype(jnp.result_type(*(layer.weight for layer in dense_layers(model))))
+    agree = np.ones(count, bool)
+    for x in samples:
+        try:
+            pairs = zip(_weight_gradients(model, x, weight), _tapped_gradients(model, x, weight), strict=True)
+        except TypeError:  # a model that differentiates forwards inside, which the tapped product does not know
+            return (False,) * count
+        for k, (full, tapped) in enumerate(pairs):
+            largest = float(jnp.abs(full).max())
+            agree[k] &= float(jnp.abs(full - tapped).max()) <= 1e3 * float(jnp.finfo(full.dtype).eps) * largest
+    return tuple(bool(one) for one in agree)
