@@ -78,8 +78,8 @@ def detect_steps(
         ts: (T,) saved times or step numbers, strictly increasing, evenly spaced or not.
         paths: (..., T, modes). NaN, from where a run failed, is neither below nor above anything.
         level: the size that a learned eigenvalue has: a number, one per mode, or (..., modes). By default every mode's own, the median
-            over the last tenth of the time that is not NaN; then a mode must stay above `high` for as long as its rise lasted (one
-            that still grows has no level of its own), and one with less than `floor` times the largest level is not learned.
+            over the last tenth of the time that is not NaN. Then a mode that still grows has no level of its own: it must stay for
+            as long as its rise lasted, never above level / high. One below `floor` times the largest level is not learned.
         low, high: thresholds in units of the level, 0 < low < 1/2 < high <= 1.
         floor: see `level`; in [0, 1).
         log: interpolate linearly in the logarithm, better between saves that are far apart on a steep rise from a small value.
@@ -145,7 +145,9 @@ def _detect(times: Array, values: Array, level: Array, low: Array, high: Array, 
     starts, middle, ends = crossing(low), crossing(_MIDDLE), crossing(high)
     lasting = learned & jnp.any(top, axis=-2)
     if own:
-        lasting = lasting & (jnp.max(jnp.where(jnp.isfinite(values), times[:, None], -jnp.inf), axis=-2) - ends >= ends - starts)
+        last_time = jnp.max(jnp.where(jnp.isfinite(values), times[:, None], -jnp.inf), axis=-2)
+        highest = jnp.nanmax(jnp.where(index >= arrived[..., None, :], values, jnp.nan), axis=-2)
+        lasting = lasting & (last_time - ends >= ends - starts) & (highest <= size / high)
     early = lasting & (left < 0)
     found = lasting & (left >= 0)
 

@@ -64,6 +64,9 @@ class TrainingRuns(Trajectories):
 
         Needs xarray (`pip install "jepa_dyn[sweep]"`).
         """
+        if np.ndim(self.ts) > 1 and (np.asarray(self.ts) == np.asarray(self.ts)[0]).all():
+            # runs made under `vmap` each carry the steps that they share
+            return eqx.tree_at(lambda runs: runs.ts, self, jnp.asarray(self.ts)[0]).to_xarray()
         data = super().to_xarray().drop_vars(["settled_time", "rejected"]).rename({"time": "step"})
         lanes = () if np.ndim(self.status) == 0 else ("lane",)
         data = data.assign_coords(step=("step", np.asarray(self.ts).astype(np.int64), {"long_name": "optimiser steps"}))

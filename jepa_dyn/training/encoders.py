@@ -22,6 +22,17 @@ from jepa_dyn._checks import is_traced, require, require_positive
 Encoder = TypeVar("Encoder")
 
 
+class OneHiddenLayerEncoder(eqx.Module):
+    """f(x) = V activation(U x + b) + c, a perceptron with one hidden layer. Build it with `one_hidden_layer_encoder`."""
+
+    hidden: eqx.nn.Linear
+    readout: eqx.nn.Linear
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, " m"]) -> Float[Array, " d"]:
+        return self.readout(self.activation(self.hidden(x)))
+
+
 def one_hidden_layer_encoder(
     key: Array,
     inputs: int,
@@ -31,8 +42,8 @@ def one_hidden_layer_encoder(
     hidden_scale: ArrayLike = 1.0,
     readout_scale: ArrayLike = 1.0,
     activation: Callable[[Array], Array] = jax.nn.relu,
-) -> eqx.nn.MLP:
-    """f(x) = V activation(U x + b) + c: a perceptron with one hidden layer.
+) -> OneHiddenLayerEncoder:
+    """A perceptron with one hidden layer, f(x) = V activation(U x + b) + c.
 
     Args:
         key: JAX key of the start.
@@ -46,10 +57,12 @@ def one_hidden_layer_encoder(
     Source: Simon 2023, section 6, appendix D.1.
     """
     _require_sizes(inputs=inputs, outputs=outputs, width=width)
-    encoder = eqx.nn.MLP(inputs, outputs, width, 1, activation, key=key)
-    hidden, readout = encoder.layers
-    layers = (scale_parameters(hidden, hidden_scale), scale_parameters(readout, readout_scale))
-    return eqx.tree_at(lambda mlp: mlp.layers, encoder, layers)
+    first, last = jax.random.split(key)
+    return OneHiddenLayerEncoder(
+        scale_parameters(eqx.nn.Linear(inputs, width, key=first), hidden_scale),
+        scale_parameters(eqx.nn.Linear(width, outputs, key=last), readout_scale),
+        activation,
+    )
 
 
 class ConvolutionalEncoder(eqx.Module):
@@ -123,7 +136,7 @@ def scale_parameters(encoder: Encoder, factor: ArrayLike) -> Encoder:
     )
 
 
-def in_coordinates(encoder: eqx.nn.MLP, basis: Float[Any, "m r"]) -> eqx.nn.MLP:
+def in_coordinates(encoder: OneHiddenLayerEncoder, basis: Float[Any, "m r"]) -> OneHiddenLayerEncoder:
     """The perceptron that sees x^T basis where the given one sees x: the first weights U become U basis.
 
     On inputs in the span of the r orthonormal columns both are the same function, and under gradient descent (with momentum or
@@ -133,17 +146,19 @@ def in_coordinates(encoder: eqx.nn.MLP, basis: Float[Any, "m r"]) -> eqx.nn.MLP:
     Raises:
         ValueError: a basis of the wrong size, or columns that are not orthonormal.
     """
-    weight = encoder.layers[0].weight
+    weight = encoder.hidden.weight
     columns = jnp.asarray(basis, weight.dtype)
     if columns.ndim != 2 or columns.shape[0] != weight.shape[1]:
         raise ValueError(f"Argument `basis` must have {weight.shape[1]} rows, but has shape {columns.shape}.")
     if not is_traced(columns):
         worst = float(jnp.abs(columns.T @ columns - jnp.eye(columns.shape[1])).max())
         if worst > 64 * columns.shape[0] * float(jnp.finfo(weight.dtype).eps):
-            raise ValueError(f"Argument `basis` must have orthonormal columns, but basis^T basis differs from 1 by {worst:.3g}.")
-    first = eqx.tree_at(lambda layer: layer.weight, encoder.layers[0], weight @ columns)
-    first = eqx.tree_at(lambda layer: layer.in_features, first, columns.shape[1])
-    return eqx.tree_at(lambda mlp: mlp.layers, encoder, (first, *encoder.layers[1:]))
+            raise ValueError(
+                f"Argument `basis` must have orthonormal columns, but basis^T basis differs from 1 by {worst:.3g}."
+            )
+    like = eqx.filter_eval_shape(eqx.nn.Linear, columns.shape[1], weight.shape[0], key=jax.random.key(0))
+    hidden = eqx.tree_at(lambda layer: (layer.weight, layer.bias), like, (weight @ columns, encoder.hidden.bias))
+    return OneHiddenLayerEncoder(hidden, encoder.readout, encoder.activation)
 
 
 def _require_sizes(**sizes: Any) -> None:

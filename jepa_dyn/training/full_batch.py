@@ -6,7 +6,7 @@ The steps are those of `solve.train`, with the gradient of the loss in place of 
 t = steps x learning rate, the same statuses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -47,7 +47,7 @@ def train_full_batch(
     x: ArrayLike,
     y: ArrayLike,
     loss: Loss,
-    steps: ArrayLike,
+    steps: ArrayLike | Sequence[Any],
     *,
     learning_rate: ArrayLike | None = None,
     optimiser: Any = optax.sgd,

@@ -60,13 +60,13 @@ def test_ends_of_what_can_be_seen():
     ("change", "message"),
     [
         ({"path": np.zeros((3, 1))}, "must both have shape"),
-        ({"ts": [0.0, 0.0, 1.0]}, "`ts` must be strictly increasing"),
+        ({"ts": np.array([0.0, 0.0, 1.0])}, "`ts` must be strictly increasing"),
         ({"band": 0.0}, "`band` must be finite and > 0"),
         ({"shortest": -1.0}, "`shortest` must be finite and > 0"),
         ({"log_time": True}, "`ts` must be finite and > 0"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):
-    options = {"ts": [0.0, 1.0, 2.0], "path": np.zeros(3), "band": 0.1} | change
+    options = {"ts": np.arange(3.0), "path": np.zeros(3), "band": 0.1} | change
     with pytest.raises(ValueError, match=message):
         find_plateaus(options.pop("ts"), options.pop("path"), **options)

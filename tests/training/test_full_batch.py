@@ -90,7 +90,7 @@ def test_seeds_are_lanes_and_new_numbers_compile_nothing():
     many = eqx.filter_vmap(run_of)(keys)
     assert many.ys["eigenvalues"].shape == (3, len(STEPS), D)
     np.testing.assert_allclose(many.ys["eigenvalues"][1], single.ys["eigenvalues"], rtol=1e-9, atol=1e-14)
-    np.testing.assert_allclose(many.final.layers[0].weight[1], single.final.layers[0].weight, rtol=1e-9)
+    np.testing.assert_allclose(many.final.hidden.weight[1], single.final.hidden.weight, rtol=1e-9)
     data = many.to_xarray()
     assert data.sizes["lane"] == 3 and not data["failed_at"].values.max() >= 0
 
@@ -106,7 +106,7 @@ def test_diverging_runs_are_flagged_and_keep_their_history():
     assert 1 <= failed <= 30 and int(runs.failed_at[2]) == 1
     np.testing.assert_array_equal(np.isfinite(runs.ys["loss"][1]), kept)
     np.testing.assert_array_equal(np.isfinite(runs.ys["eigenvalues"][1]).all(-1), kept)
-    assert np.isfinite(runs.final.layers[0].weight).all()
+    assert np.isfinite(runs.final.hidden.weight).all()
 
 
 def test_inputs_in_coordinates_train_the_same_function():
@@ -142,4 +142,4 @@ def pairwise(first, second):
 def test_bad_arguments_are_refused(change, error, message):
     given = {"encoder": network(KEY), "x": X, "y": Y, "loss": barlow_twins_loss, "steps": STEPS, "learning_rate": 0.1} | change
     with pytest.raises(error, match=message):
-        train_full_batch(*(given.pop(name) for name in ("encoder", "x", "y", "loss", "steps")), **given)
+        train_full_batch(*[given.pop(name) for name in ("encoder", "x", "y", "loss", "steps")], **given)
