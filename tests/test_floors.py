@@ -21,13 +21,9 @@ FLOORS = {
     "cli": 6,
 }  # fmt: skip
 SIBLINGS_ALLOWED = {
-    ("predict", "papers"),
-    ("parameters", "_checks"),
-    ("flows", "moments"),
-    ("equilibria", "solve"),
+    ("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("equilibria", "solve"), ("kernels", "theory"),
     ("training", "solve"),
-    ("kernels", "theory"),
-}
+}  # fmt: skip
 FORBIDDEN = {("theory", "flows"), ("flows", "theory"), ("sweep", "theory"), ("plots", "theory")}
 
 

@@ -1,4 +1,4 @@
-"""Kernels on view pairs: kernel functions, the empirical neural tangent kernel, the spectrum of pairs, Barlow Twins through a kernel."""
+"""Kernels on view pairs: kernel functions, the empirical tangent kernel of a network, Barlow Twins through any kernel."""
 
 from jepa_dyn.kernels.closed_form import RBF, ArcCosine, linear
 from jepa_dyn.kernels.embedding import EmbeddingTrajectory, KernelBarlowTwins, kernel_barlow_twins

@@ -47,9 +47,7 @@ def _by_tiles(cosines: Array, u: Array, v: Array) -> Array:
 
 def _tile(cosines: Array, u: Array, v: Array) -> Array:
     near = jnp.abs(cosines) > 1 - _NEAR
-    return jax.lax.cond(
-        jnp.any(near), lambda: _by_differences(u, v), lambda: jnp.arccos(jnp.where(near, 0.0, cosines))
-    )
+    return jax.lax.cond(jnp.any(near), lambda: _by_differences(u, v), lambda: jnp.arccos(jnp.where(near, 0.0, cosines)))
 
 
 def _by_differences(u: Array, v: Array) -> Array:

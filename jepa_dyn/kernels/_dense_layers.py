@@ -58,7 +58,11 @@ class _TappedLinear(eqx.Module):
 
 def _is_dense(node: Any) -> bool:
     """A dense layer that maps vectors to vectors; not a stack of them."""
-    return type(node) is eqx.nn.Linear and np.ndim(node.weight) == 2 and "scalar" not in (node.in_features, node.out_features)
+    return (
+        type(node) is eqx.nn.Linear
+        and np.ndim(node.weight) == 2
+        and "scalar" not in (node.in_features, node.out_features)
+    )
 
 
 def dense_layers(model: Any) -> list[eqx.nn.Linear]:
@@ -90,13 +94,12 @@ def outputs(trainable: Any, taps: Taps, fixed: Any, chosen: tuple[bool, ...], x:
 
 @eqx.filter_jit
 def _weight_gradients(model: Any, x: Array, weight: Array) -> list[Array]:
-    """d(weight . f(x))/dW of every dense layer, and of none other, in full."""
-    layers = dense_layers(model)
-
-    def scalar(weights: list[Array]) -> Array:
-        return weight @ jnp.ravel(eqx.tree_at(lambda m: [layer.weight for layer in dense_layers(m)], model, weights)(x))
-
-    return jax.grad(scalar)([layer.weight for layer in layers])
+    """d(weight . f(x))/dW of every dense layer, in full."""
+    none = (False,) * len(dense_layers(model))
+    trainable, fixed, _ = split(model, none)
+    return [
+        layer.weight for layer in dense_layers(jax.grad(lambda p: weight @ outputs(p, [], fixed, none, x))(trainable))
+    ]
 
 
 @eqx.filter_jit

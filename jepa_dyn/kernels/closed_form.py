@@ -66,7 +66,7 @@ def _gaussian(x: Array, y: Array, length: Array) -> Array:
 
 
 class ArcCosine(eqx.Module):
-    """2 E[step(w x) step(w y) (w x)^degree (w y)^degree], w standard normal: one hidden layer of infinite width, only its readout trained.
+    """2 E[step(w x) step(w y) (w x)^degree (w y)^degree], w standard normal: an infinitely wide hidden layer, its readout trained.
 
     With theta the angle between x and y:
 

@@ -1,18 +1,18 @@
-"""Barlow Twins through a kernel: what it learns, when, and the embeddings f(x, t) of any point, in closed form (Simon 2023, section 5).
+"""Barlow Twins through a kernel: what it learns, when, and embeddings f(x, t) of any point in closed form (Simon 2023, section 5).
 
 With gamma_j and eigenfunctions g_j from `pair_spectrum`, the model trained from a small start is
 
     f(x, t) = U diag(s(t)) [g_1(x) .. g_d(x)]^T,      ds_j/dt = 4 gamma_j s_j (1 - gamma_j s_j^2),      s_j(inf) = gamma_j^(-1/2)
 
-the aligned motion of `theory.barlow_twins_alignment` with features given by their coefficients: g_j(x) = sum_i coefficients_ji K(x~_i, x).
+the aligned motion of `theory.barlow_twins_alignment`, its features given by g_j(x) = sum_i coefficients_ji K(x~_i, x).
 At t = inf it is the top spectral solution, of least norm among all embeddings of loss zero. Times are gradient-flow times.
 
-Source: Simon 2023, proposition 5.1, (38)-(42), in a form without inverse: K~^(-1/2) b_j is replaced by S K~^(1/2) b_j / (2n gamma_j).
+Source: Simon 2023, proposition 5.1, (38)-(42), without inverse: for K~^(-1/2) b_j stands S K~^(1/2) b_j / (2n gamma_j).
 Corrections: in (41) Gamma^(<=d) is to be transposed; s_j(0) is R_jj of a QR factorisation, not (19) as printed.
 """
 
 import warnings
-from typing import Any
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, UInt8
 
 from jepa_dyn._checks import is_traced, require, require_finite, require_positive, require_representable
+from jepa_dyn.kernels._points import product
 from jepa_dyn.kernels.pair_spectrum import PairSpectrum, pair_spectrum
 from jepa_dyn.parameters import Leaf
 from jepa_dyn.status import Status
@@ -77,10 +78,11 @@ class KernelBarlowTwins(eqx.Module):
             coefficients = coefficients[:, encoder * half : (encoder + 1) * half]
         if np.ndim(rows) != 2 or np.shape(rows)[1] != coefficients.shape[1]:
             raise ValueError(
-                f"Argument `rows` must have one column for each of {coefficients.shape[1]} training points, but has shape {np.shape(rows)}."
+                f"Argument `rows` must have one column for each of {coefficients.shape[1]} training points, "
+                f"but has shape {np.shape(rows)}."
             )
         require_finite("rows", rows)
-        return jnp.matmul(jnp.asarray(rows, coefficients.dtype), coefficients.T, precision="highest")
+        return _product(jnp.asarray(rows, coefficients.dtype), coefficients)
 
     def embed(self, rows: ArrayLike, t: ArrayLike = np.inf, *, encoder: int | None = None) -> Float[Array, "... N d"]:
         """f(x, t) of any points, by default at the end of training.
@@ -107,6 +109,9 @@ class KernelBarlowTwins(eqx.Module):
         return EmbeddingTrajectory(jnp.asarray(t, s.dtype), s, eigenvalues, self.motion.loss(t), status)
 
 
+_product = jax.jit(product)
+
+
 @jax.jit
 def _embedded(functions: Array, s: Array, left: Array) -> Array:
     return jnp.matmul(functions * s[..., None, :], left.T, precision="highest")
@@ -120,7 +125,6 @@ def _resolved(s: Array, start: Array, gammas: Array, learnable: Array) -> tuple[
     status = jnp.where(seen, Status.ok, Status.unresolved)
     status = jnp.where(learnable & (start > 0), status, Status.invalid_parameter)
     return jnp.where(status == Status.ok, eigenvalues, jnp.nan), status.astype(jnp.uint8)
-
 
 
 def kernel_barlow_twins(
@@ -141,9 +145,10 @@ def kernel_barlow_twins(
         initial: the start is this one: f(x~_i, 0) (2n, d) on the training points, small. Exactly one of both.
 
     Raises:
-        ValueError: more dimensions than eigenvalues that are positive beyond rounding (at most n), with the reason; neither or both
+        ValueError: more dimensions than eigenvalues that are positive beyond rounding (at most n), with the reason; no or two
             starts; scale <= 0; `initial` of another shape, not finite, without a component along one of the modes, or with repeated
-            eigenvalues among the first d + 1, for which U and s(0) are not determined. Under a transformation values are not checked.
+            eigenvalues among the first d + 1, for which U and s(0) are not determined. Under a transformation only shapes are
+            checked, and `trajectory` has statuses.
 
     Warns:
         UserWarning: gamma_d is repeated beyond d: which of these eigenfunctions are learned is arbitrary.
@@ -152,23 +157,30 @@ def kernel_barlow_twins(
     """
     require("dimension", dimension, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
     if (scale is None) == (initial is None):
-        raise ValueError("Exactly one of the arguments `scale` and `initial` must be given, which say how training starts.")
+        raise ValueError(
+            "Exactly one of the arguments `scale` and `initial` must be given, which say how training starts."
+        )
     d = int(dimension)
-    spectrum = _spectrum(gram, d)
-    repeated = jnp.zeros(d, bool).at[: spectrum.repeated.shape[0]].set(spectrum.repeated[:d])
-    top = PairSpectrum(*(jnp.asarray(part)[..., :d] for part in (spectrum.gammas, spectrum.values, spectrum.uncertainties)))
-    coefficients = top.coefficients
+    top, coefficients, repeated = _top(_spectrum(gram, d), d)
     if initial is not None:
         left, start = _from_initial(initial, coefficients, repeated)
     else:
         left, start = _typical(scale, d, coefficients.dtype)
-        if not is_traced(repeated) and bool(repeated[-1]):
+        if not is_traced(repeated) and bool(np.asarray(repeated)[-1]):
             warnings.warn(
                 f"Eigenvalue {d} of K_Gamma, {float(top.gammas[-1]):.6g}, cannot be told from the next one within rounding: which "
                 "of their eigenfunctions are learned is arbitrary.",
                 stacklevel=2,
             )
     return KernelBarlowTwins(AlignedMotion(left, start, top.gammas, coefficients), top.values, repeated, top.learnable)
+
+
+@partial(jax.jit, static_argnums=1)
+def _top(spectrum: PairSpectrum, d: int) -> tuple[PairSpectrum, Array, Array]:
+    """(the d largest eigenvalues, coefficients of their eigenfunctions, which of them cannot be told from the next)."""
+    top = PairSpectrum(*(part[..., :d] for part in (spectrum.gammas, spectrum.values, spectrum.uncertainties)))
+    known = spectrum.repeated[:d]
+    return top, top.coefficients, jnp.concatenate([known, jnp.zeros(d - known.shape[0], bool)])
 
 
 def _spectrum(gram: ArrayLike | PairSpectrum, d: int) -> PairSpectrum:
@@ -183,10 +195,11 @@ def _spectrum(gram: ArrayLike | PairSpectrum, d: int) -> PairSpectrum:
     spectrum = gram if given else pair_spectrum(gram, d + 1)
     if is_traced(spectrum):
         return spectrum
-    learnable = int(jnp.sum(jnp.cumprod(spectrum.learnable)))
+    gammas = np.asarray(spectrum.gammas)
+    learnable = int(np.cumprod(gammas > np.asarray(spectrum.uncertainties)).sum())
     if d > learnable:
-        wider = " (float64 resolves more)" if spectrum.gammas.dtype == jnp.float32 else ""
-        next_one = float(spectrum.gammas[learnable]) if learnable < spectrum.gammas.shape[0] else 0.0
+        wider = " (float64 resolves more)" if gammas.dtype == np.float32 else ""
+        next_one = gammas[learnable] if learnable < gammas.size else 0.0
         raise ValueError(
             f"Argument `dimension` must be <= {learnable}, the number of eigenvalues of K_Gamma that are positive beyond rounding"
             f"{wider}, but is {d}: the next one is {next_one:.3g}, and a dimension without one is never learned."
@@ -203,22 +216,21 @@ def _typical(scale: ArrayLike, d: int, dtype: np.dtype) -> tuple[Array, Array]:
     return jnp.eye(d, dtype=dtype), rms_singular_values(jnp.asarray(scale, dtype), d)
 
 
-
 def _from_initial(initial: ArrayLike, coefficients: Array, repeated: Array) -> tuple[Array, Array]:
     """(U, s(0)) of f(., 0): with W(0) g_j = sum_i coefficients_ji f(x~_i, 0) as columns, Q and the diagonal of R of their QR."""
     d, points = coefficients.shape
     if np.shape(initial) != (points, d):
         raise ValueError(f"Argument `initial` must have shape {(points, d)}, but has shape {np.shape(initial)}.")
     require_finite("initial", initial)
-    if not is_traced(repeated) and bool(repeated.any()):
-        j = int(jnp.argmax(repeated)) + 1
+    require_representable("initial", initial, coefficients.dtype)
+    if not is_traced(repeated) and np.asarray(repeated).any():
+        j = int(np.argmax(repeated)) + 1
         raise ValueError(
             f"Argument `initial` must come with distinct eigenvalues of K_Gamma, but gamma_{j} and gamma_{j + 1} are equal within "
             "rounding: their eigenfunctions, and with them Q and R, are not determined. Give `scale` for a typical start instead."
         )
-    images = jnp.matmul(jnp.asarray(initial, coefficients.dtype).T, coefficients.T, precision="highest")
     try:
-        left, triangle = unique_qr(images)
+        left, triangle = unique_qr(_product(jnp.asarray(initial, coefficients.dtype).T, coefficients))
     except ValueError as error:
         raise ValueError(f"Argument `initial` must have components along all of the top {d} modes: {error}") from None
     return left, jnp.diagonal(triangle)

@@ -208,7 +208,6 @@ def _blocks(
                 yield row, place, np.asarray(block)
 
 
-
 def _tile(points: Array, start: int, size: int) -> tuple[slice, Array]:
     """(place, inputs) of one tile; the last is filled up with copies of the last input."""
     place = slice(start, min(start + size, len(points)))

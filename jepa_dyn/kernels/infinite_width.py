@@ -8,8 +8,8 @@ its width, w = weight_variance, b = bias_variance, m the size of x:
 
 (z, z') normal with covariance K^l, so that the expectations are halves of arc-cosine kernels of the angle theta^l.
 
-The recursion runs in gap = 1 - cos theta and 2 - gap, sums of positive terms: angles stay exact to rounding at any depth, also where
-points coincide, where cos theta itself would lose half of the digits in every layer.
+The recursion runs in 1 - cos theta and 1 + cos theta, sums of positive terms: angles stay exact to rounding at any depth, also
+where points coincide, where cos theta itself has lost half of the digits.
 
 Source: Jacot 2018, theorem 1; Lee 2018, (4), (5). Simon 2023, section 5 uses them as kernels.
 """
@@ -127,4 +127,3 @@ def _affine(a: Array, b: Array, gap: Array, rest: Array, weight: Array, bias: Ar
     gap = jnp.where(empty, 1.0, (weight * a2 * b2 * gap + apart) / safe)
     rest = jnp.where(empty, 1.0, (weight * a2 * b2 * rest + bias + excess) / safe)
     return _Layer(own, other, gap, 2 * jnp.arctan2(root(gap), root(rest)))
-

@@ -66,21 +66,31 @@ def one_hidden_layer_encoder(
 
 
 class ConvolutionalEncoder(eqx.Module):
-    """Convolutions of stride 2 with an activation after each, and a linear readout of all that is left of the image.
+    """Convolutions with 3 x 3 kernels and stride 2, an activation after each, and a linear readout of all that is left of the image.
 
-    Build it with `convolutional_encoder`. `shape` is (height, width, channels) of the view, flattened in this order.
+    Build it with `convolutional_encoder`. `shape` is (height, width, channels) of the view, flattened in this order. Each convolution
+    is a dense layer on the 3 x 3 patches of a zero-padded image, flattened over (row, column, channel): on CPUs several times as fast,
+    backwards above all, as XLA's own convolution.
     """
 
-    convolutions: tuple[eqx.nn.Conv2d, ...]
+    convolutions: tuple[eqx.nn.Linear, ...]
     readout: eqx.nn.Linear
     shape: tuple[int, int, int] = eqx.field(static=True)
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, " m"]) -> Float[Array, " d"]:
-        image = jnp.moveaxis(x.reshape(self.shape), -1, 0)
+        image = x.reshape(self.shape)
         for convolution in self.convolutions:
-            image = self.activation(convolution(image))
+            image = self.activation(jax.vmap(jax.vmap(convolution))(_patches(image)))
         return self.readout(image.reshape(-1))
+
+
+def _patches(image: Float[Array, "h w c"]) -> Float[Array, "rows columns k"]:
+    """The 3 x 3 patches around every second row and column, zeros beyond the border."""
+    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    height, width = image.shape[:2]
+    shifted = [padded[i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+    return jnp.concatenate(shifted, axis=-1)
 
 
 def convolutional_encoder(
@@ -114,7 +124,7 @@ def convolutional_encoder(
     *inner, last = jax.random.split(key, len(channels) + 1)
     sizes = (shape[2], *channels)
     convolutions = tuple(
-        scale_parameters(eqx.nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=2, padding=1, key=inner[i]), hidden_scale)
+        scale_parameters(eqx.nn.Linear(9 * sizes[i], sizes[i + 1], key=inner[i]), hidden_scale)
         for i in range(len(channels))
     )
     height, width = (-(-side // 2 ** len(channels)) for side in shape[:2])  # every stride rounds up

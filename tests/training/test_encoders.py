@@ -41,11 +41,12 @@ def test_convolutions_are_correlations_of_stride_two(height):
     encoder = convolutional_encoder(KEY, shape, 3, channels=(4,), hidden_scale=2.0, readout_scale=0.5)
     x = np.random.default_rng(1).normal(size=shape)
     (layer,) = encoder.convolutions
+    kernels = np.asarray(layer.weight).reshape(4, 3, 3, 2)
     maps = np.stack([
-        sum(signal.correlate2d(x[:, :, c], layer.weight[o, c], mode="same") for c in range(2)) + float(layer.bias[o, 0, 0])
+        sum(signal.correlate2d(x[:, :, c], kernels[o, :, :, c], mode="same") for c in range(2)) + float(layer.bias[o])
         for o in range(4)
-    ])  # fmt: skip
-    expected = encoder.readout.weight @ relu(maps[:, ::2, ::2]).ravel() + encoder.readout.bias
+    ], axis=-1)  # fmt: skip
+    expected = encoder.readout.weight @ relu(maps[::2, ::2]).ravel() + encoder.readout.bias
     np.testing.assert_allclose(encoder(jnp.asarray(x.ravel())), expected, rtol=1e-12)
     assert 0.9 < float(jnp.abs(layer.weight).max()) * np.sqrt(18) / 2 <= 1
 
