@@ -72,7 +72,7 @@ class SpectralFlow(eqx.Module):
     def __call__(self, t: ArrayLike, y: BarlowTwinsState, args: BarlowTwinsArguments) -> BarlowTwinsState:
         """-2 h'(C) W Gamma."""
         slope = _slope_of_matrix(self.h, embedding_cross_correlation(y, args), args)
-        return BarlowTwinsState(-2 * (slope @ (y.encoder @ args.gamma)))
+        return BarlowTwinsState(-2 * (slope @ args.correlated(y.encoder)))
 
     def loss(self, y: BarlowTwinsState, args: BarlowTwinsArguments) -> Float[Array, ""]:
         """sum h(eig C)."""

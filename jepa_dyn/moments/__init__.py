@@ -2,6 +2,7 @@
 
 from jepa_dyn.moments.binary_datasets import read_cifar, read_stl10
 from jepa_dyn.moments.diagonalisability import DiagonalisabilityDefect
+from jepa_dyn.moments.eigenbasis import EigenbasisMoments, eigenbasis, eigenbasis_from_pairs
 from jepa_dyn.moments.gaussian_batches import (
     GaussianBatches,
     JointFactor,
@@ -44,6 +45,7 @@ __all__ = [
     "VIEW_KINDS",
     "BlockMask",
     "DiagonalisabilityDefect",
+    "EigenbasisMoments",
     "FeatureSpectrum",
     "GaussianBatches",
     "JointFactor",
@@ -60,6 +62,8 @@ __all__ = [
     "draw_moments",
     "draw_pair_moments",
     "draw_pairs",
+    "eigenbasis",
+    "eigenbasis_from_pairs",
     "feature_spectrum",
     "gaussian_rows",
     "joint_factor",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PAPERS = {
     "littwin2024": "Littwin et al. 2024",
     "ponce2025": "Ponce et al. 2025",
+    "simon2023": "Simon et al. 2023",
     "tian2021": "Tian et al. 2021, as summarised in the note on collapse",
 }
 

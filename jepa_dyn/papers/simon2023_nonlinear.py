@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from jepa_dyn._checks import require, require_positive
+from jepa_dyn._checks import require_positive
 from jepa_dyn.kernels import empirical_ntk, pair_spectrum
 from jepa_dyn.losses import barlow_twins_loss
 from jepa_dyn.metrics import (
@@ -29,9 +29,9 @@ from jepa_dyn.metrics import (
     find_plateaus,
     subspace_alignment,
 )
-from jepa_dyn.moments import RandomCrop, photographs, view_pairs
 from jepa_dyn.papers import simon2023_nonlinear_checks as claims
 from jepa_dyn.papers._figure import PAPERS, in_float64, with_checks
+from jepa_dyn.papers.simon2023_data import photograph_pairs, require_whole
 from jepa_dyn.solve import TrainingRuns
 from jepa_dyn.training import (
     convolutional_encoder,
@@ -56,13 +56,9 @@ WIDTH = 256
 RANDOM_SUBSPACES = 200
 
 
-def photograph_pairs(pairs: int, patch_size: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of colour crops of scikit-learn's photographs, at most 3/5 of their side apart; every colour of mean 0, variance 1.
-
-    Two crops of 20 x 20 pixels of one CIFAR image of 32 x 32 lie up to 12 pixels apart, as do these.
-    """
-    views = RandomCrop(patch_size, max_offset=round(0.6 * patch_size))
-    both = np.stack(view_pairs(photographs(), pairs, key, views, grayscale=False)).astype(float)
+def standardised_pairs(pairs: int, patch_size: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """`photograph_pairs`, every colour with mean 0 and variance 1."""
+    both = np.stack(photograph_pairs(pairs, patch_size, key)).astype(float)
     pixels = both.reshape(-1, 3)
     first, second = ((pixels - pixels.mean(axis=0)) / pixels.std(axis=0)).reshape(both.shape)
     return first, second
@@ -129,12 +125,12 @@ def fig2ab(
     import xarray
 
     for name, value in {"patch_size": patch_size, "width": width, "dimension": dimension, "steps": steps}.items():
-        _whole(name, value, 2)
-    _whole("pairs", pairs, 2 * dimension)
+        require_whole(name, value, 2)
+    require_whole("pairs", pairs, 2 * dimension)
     require_positive("alpha", alpha)
     require_positive("learning_rate", learning_rate)
     rate, saved = (learning_rate / 3, _saved(3 * steps)) if full else (learning_rate, _saved(steps))
-    views = photograph_pairs(pairs, patch_size, key)
+    views = standardised_pairs(pairs, patch_size, key)
     basis = np.linalg.qr(np.concatenate(views).T)[0]  # the views span 2n of the m dimensions, the same run costs less there
     held = (views[0] @ basis, views[1] @ basis)
     plain = in_coordinates(one_hidden_layer_encoder(jax.random.key(key), basis.shape[0], dimension, width=width), basis)
@@ -225,10 +221,10 @@ def appendix_e(
     import xarray
 
     for name, value in {"patch_size": patch_size, "dimension": dimension, "steps": steps}.items():
-        _whole(name, value, 2)
-    _whole("pairs", pairs, 2 * dimension)
+        require_whole(name, value, 2)
+    require_whole("pairs", pairs, 2 * dimension)
     n, saved = (3 * pairs, _saved(2 * steps)) if full else (pairs, _saved(steps))
-    first, second = photograph_pairs(2 * n, patch_size, key)
+    first, second = standardised_pairs(2 * n, patch_size, key)
     points = {"training": (first[:n], second[:n]), "fresh": (first[n:], second[n:])}
     optimiser = partial(optax.sgd, momentum=0.9)
     rows, embeddings, eigenvalues = [], [], []
@@ -266,7 +262,3 @@ def _alignments(start: Any, end: Any, pairs: tuple[np.ndarray, np.ndarray]) -> l
         pair_spectrum(initial, dimension).values,
     )
     return [float(subspace_alignment(learned, span)) for span in spans]
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    require(name, value, f"be a whole number >= {least}", lambda a: (a >= least) & (a == np.round(a)))
