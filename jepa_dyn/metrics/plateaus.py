@@ -6,7 +6,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
-from jepa_dyn._checks import require_increasing, require_positive
+from jepa_dyn._checks import require_increasing, require_nonnegative, require_positive
+
+_CONTRAST = 2.0
 
 
 class Plateaus(eqx.Module):
@@ -24,22 +26,22 @@ class Plateaus(eqx.Module):
 
 
 def find_plateaus(
-    ts: ArrayLike, path: ArrayLike, *, band: float, shortest: float | None = None, log_time: bool = False
+    ts: ArrayLike, path: ArrayLike, *, band: float, shortest: float = 0.0, log_time: bool = False
 ) -> Plateaus:
     """Plateaus and steps of one path whose levels are not known, for example of a loss: a staircase with noise, up or down.
 
-    A plateau is a stretch of time in which the path stays within a band of height `band`, at least `shortest` long; the longest are
-    taken first, and neighbours closer than `band` are one.
+    A plateau is a stretch of time in which the path stays within a band of height `band`, twice as long as it needs for the next band
+    on either side: a slope is none. The longest are taken first, and neighbours closer than `band` are one.
 
     Args:
         ts: (T,) times, strictly increasing.
         path: (T,); what follows the first value that is not finite is left out.
-        band: height, > 0: above the range of the noise, below the smallest step.
-        shortest: length of the shortest plateau, > 0: above the time that the path takes to rise by `band`; default 1/50 of the whole.
+        band: height, > 0: above the range of the noise, below half of the smallest step.
+        shortest: length that a plateau must have at least, >= 0.
         log_time: lengths are differences of log t, for paths over decades of time; needs times > 0.
 
     Raises:
-        ValueError: not one path, times that do not increase (or not > 0 with `log_time`), a band or length not > 0.
+        ValueError: not one path, times that do not increase (or not > 0 with `log_time`), a band not > 0.
     """
     times, values = np.asarray(ts, float), np.asarray(path, float)
     require_increasing("ts", times)
@@ -48,15 +50,13 @@ def find_plateaus(
             f"Arguments `ts` and `path` must both have shape (T,), but have {times.shape} and {values.shape}."
         )
     require_positive("band", band)
+    require_nonnegative("shortest", shortest)
     if log_time:
         require_positive("ts", times, "their logarithm is taken")
     good = values.size if np.isfinite(values).all() else int(np.argmin(np.isfinite(values)))
     times, values = times[:good], values[:good]
     clock = np.log(times) if log_time else times
-    length = (float(np.ptp(clock)) if good else 0.0) / 50 if shortest is None else shortest
-    if shortest is not None:
-        require_positive("shortest", shortest)
-    pieces = _merged(_longest_first(clock, values, band, length), values, band)
+    pieces = _merged(_longest_first(clock, values, band, shortest), values, band)
     levels = np.array([np.median(values[first : last + 1]) for first, last in pieces])
     steps = [
         _passage(times[a : b + 1], values[a : b + 1], levels[k], levels[k + 1])
@@ -89,9 +89,19 @@ def _longest_first(clock: np.ndarray, values: np.ndarray, band: float, shortest:
         if lengths[best] < shortest or lengths[best] <= 0:
             continue
         start, end = first + best, int(ends[best])
-        found.append((start, end))
+        if _stands_out(clock, values, start, end, band):
+            found.append((start, end))
         sections += [(first, start - 1), (end + 1, last)]
     return sorted(found)
+
+
+def _stands_out(clock: np.ndarray, values: np.ndarray, start: int, end: int, band: float) -> bool:
+    """Whether the path stays here twice as long as it needs for the band above and the band below, as far as it goes there."""
+    away = np.abs(values - np.median(values[start : end + 1])) > 1.5 * band
+    after, before = np.flatnonzero(away[end:]), np.flatnonzero(away[: start + 1])
+    needed = [clock[end + after[0]] - clock[end]] if after.size else []
+    needed += [clock[start] - clock[before[-1]]] if before.size else []
+    return bool(clock[end] - clock[start] >= _CONTRAST * max(needed, default=0.0))
 
 
 def _merged(pieces: list[tuple[int, int]], values: np.ndarray, band: float) -> list[tuple[int, int]]:

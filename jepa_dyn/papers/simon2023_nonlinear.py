@@ -107,7 +107,7 @@ def fig2ab(
         patch_size: side of the crops; m = 3 patch_size^2.
         dimension: d, size of the embedding.
         width: hidden units.
-        alpha: scale of the readout at the start, > 0; beside it a run with all weights times alpha.
+        alpha: scale of the readout at the start, > 0; beside it a run with all parameters times alpha, up to the printed time.
         learning_rate: of full-batch gradient descent, > 0.
         steps: of gradient descent.
         full: a third of the learning rate, three times the steps.
@@ -136,11 +136,12 @@ def fig2ab(
     plain = in_coordinates(one_hidden_layer_encoder(jax.random.key(key), basis.shape[0], dimension, width=width), basis)
     start = eqx.tree_at(lambda e: e.readout, plain, scale_parameters(plain.readout, alpha))
     run = _trained(start, held, saved, rate, optax.sgd).raise_if_failed()
-    literal = _trained(scale_parameters(plain, alpha), held, saved, rate, optax.sgd)
+    short = np.unique(np.linspace(0, max(1, round(PRINTED_TIME / rate)), 20).astype(int))
+    literal = _trained(scale_parameters(plain, alpha), held, short, rate, optax.sgd)
     ts, values = rate * saved, np.asarray(run.ys["eigenvalues"], float)
     end = _cast(run.final, jnp.float64)
     found = detect_steps(ts, values, level=1.0, log=True)
-    flat = find_plateaus(ts, np.asarray(run.ys["loss"], float), band=0.4)
+    flat = find_plateaus(ts[1:], np.asarray(run.ys["loss"], float)[1:], band=0.4, log_time=True)
     models = [tangent_kernel_prediction(network, *held, start=start) for network in (start, end)]
     paths = [model.trajectory(ts) for model in models]
     kernels = [np.asarray(empirical_ntk(e, np.concatenate(held), output="trace")) for e in (start, end)]
@@ -154,7 +155,6 @@ def fig2ab(
         "eigenvalue": (series, values, {"long_name": "eigenvalue of C"}),
         "loss": ("time", np.asarray(run.ys["loss"], float), {"long_name": "loss"}),
         "effective_rank": ("time", np.asarray(effective_rank_of_eigenvalues(values)), {"long_name": "effective rank of C"}),
-        "literal_eigenvalue": (series, np.asarray(literal.ys["eigenvalues"], float), {"long_name": "all weights times alpha"}),
         "step_time": ("mode", np.asarray(found.times), TIME),
         "step_start": ("mode", np.asarray(found.starts), TIME),
         "step_end": ("mode", np.asarray(found.ends), TIME),
@@ -175,6 +175,7 @@ def fig2ab(
         "alpha": alpha,
         "learning_rate": rate,
         "steps": int(saved[-1]),
+        "largest_with_all_scaled": float(np.nanmax(np.asarray(literal.ys["eigenvalues"]))),
         "separate_steps": int(found.num_separate),
         "kernel_growth": sizes[1] / sizes[0],
         "kernel_cosine": float(np.sum(kernels[0] * kernels[1]) / (sizes[0] * sizes[1])),

@@ -23,6 +23,9 @@ def plot_fig2ab(dataset: "xarray.Dataset") -> Any:
     shades = sequential()(np.linspace(1.0, 0.2, dataset.sizes["mode"]))
     for time, shade in zip(dataset.step_time.values, shades, strict=True):
         loss.axvline(time, color=shade, linewidth=0.9)
+    for level, begin, end in zip(dataset.plateau_level, dataset.plateau_start, dataset.plateau_end, strict=True):
+        loss.plot([begin, end], [level, level], color=CYCLE[5], linewidth=6, alpha=0.5, solid_capstyle="butt")
+    loss.plot([], [], color=CYCLE[5], linewidth=6, alpha=0.5, label="plateaus found")
     loss.plot(ts, dataset.loss.values, color="k", linewidth=1.8, label="trained")
     loss.plot(ts, first.predicted_loss.values, "--", color=CYCLE[1], linewidth=1.5, label="theory, NTK at the start")
     loss.set_ylabel(r"loss $|C - I|^2$")
@@ -42,8 +45,8 @@ def plot_fig2ab(dataset: "xarray.Dataset") -> Any:
     times.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
     times.set_xscale("log")
     times.set_yscale("log")
-    times.set_xlabel("predicted time of a step")
-    times.set_ylabel("measured")
+    times.set_xlabel("predicted time $t$ of a step")
+    times.set_ylabel("measured time $t$")
     times.set_title("(C) times of the steps", fontsize=10, loc="left")
     times.legend(frameon=False, fontsize=9)
     learned = (ts[:, None] >= found).sum(axis=1)
@@ -60,8 +63,8 @@ def plot_fig2ab(dataset: "xarray.Dataset") -> Any:
     for ax in axes.flat:
         tidy(ax)
     figure.suptitle(
-        f"A perceptron of width {settings['width']} on {settings['pairs']} pairs of crops, readout × {settings['alpha']:g} "
-        f"at the start; its NTK grows by {settings['kernel_growth']:.2f} and keeps its shape (cosine {settings['kernel_cosine']:.3f})",
+        f"Perceptron of width {settings['width']}, readout × {settings['alpha']:g} at the start, {settings['pairs']} pairs of crops; "
+        f"the norm of its NTK ends × {settings['kernel_growth']:.2f}, its shape stays (cosine {settings['kernel_cosine']:.3f})",
         fontsize=11,
     )
     return figure

@@ -47,8 +47,9 @@ def test_ends_of_what_can_be_seen():
     flat = find_plateaus(TS, np.full(TS.size, 2.0), band=0.1)
     np.testing.assert_array_equal(flat.levels, [2.0])
     assert flat.step_times.size == flat.step_heights.size == 0 and (flat.starts[0], flat.ends[0]) == (0, 10)
-    ramp = find_plateaus(TS, TS, band=0.5, shortest=1.0)
-    assert ramp.levels.size == 0
+    assert find_plateaus(TS, TS, band=0.5).levels.size == 0
+    slow = find_plateaus(TS, staircase(TS, np.array([2.0, 1.0, 0.0]), np.array([2.0, 6.5]), width=0.3), band=0.3)
+    np.testing.assert_allclose(slow.levels, [2, 1, 0], atol=0.05)
     failed = find_plateaus(TS, np.where(TS > 5, np.nan, staircase(TS)), band=0.3)
     np.testing.assert_allclose(failed.levels, LEVELS[:4])
     assert find_plateaus(TS, np.full(TS.size, np.inf), band=0.3).levels.size == 0
@@ -62,7 +63,7 @@ def test_ends_of_what_can_be_seen():
         ({"path": np.zeros((3, 1))}, "must both have shape"),
         ({"ts": np.array([0.0, 0.0, 1.0])}, "`ts` must be strictly increasing"),
         ({"band": 0.0}, "`band` must be finite and > 0"),
-        ({"shortest": -1.0}, "`shortest` must be finite and > 0"),
+        ({"shortest": -1.0}, "`shortest` must be finite and >= 0"),
         ({"log_time": True}, "`ts` must be finite and > 0"),
     ],
 )
