@@ -26,7 +26,7 @@ from jepa_dyn.solve.training_result import TrainingRuns, training_runs
 
 Loss = Callable[[Any, Any], Any]
 Observe = Callable[[Any, Array, Array], dict[str, Any]]
-_TICKS = 20  # of the progress bar
+_CHUNK = 16  # saves per call of the compiled program, which so does not depend on how many there are
 
 
 def embed_pairs(
@@ -119,12 +119,11 @@ def _descent(t: Any, parameters: Any, problem: _Problem) -> Any:
 def _train(task: Task, observe: Observe, parameters: Any, saved: np.ndarray, progress: bool) -> tuple[Run, Any]:
     """The run after the last step, and what was logged."""
     ends = np.stack([np.concatenate([[0], saved[:-1]]), saved], axis=1).astype(np.int32)
-    size = -(-len(ends) // _TICKS)
     run, logged = _begin(task, parameters), []
-    chunks = [ends[first : first + size] for first in range(0, len(ends), size)]
+    chunks = [ends[first : first + _CHUNK] for first in range(0, len(ends), _CHUNK)]
     for chunk in progress_bar(chunks, int(saved[-1]), show=progress, weight=lambda one: int(one[-1, 1] - one[0, 0])):
-        # all of one length, one program: the filling takes no step
-        filled = np.concatenate([chunk, np.full((size - len(chunk), 2), chunk[-1, 1], np.int32)])
+        # filled up with stretches of no step
+        filled = np.concatenate([chunk, np.full((_CHUNK - len(chunk), 2), chunk[-1, 1], np.int32)])
         run, values = _advance(task, observe, run, jnp.asarray(filled))
         if progress and not is_traced(values):
             jax.block_until_ready(values)

@@ -17,7 +17,7 @@ def relu(x):
 
 
 def test_perceptron_and_the_scales_of_its_start():
-    encoder = one_hidden_layer_encoder(KEY, 6, 2, width=50, hidden_scale=0.5, readout_scale=1e-3)
+    encoder = one_hidden_layer_encoder(KEY, 6, 3, width=50, hidden_scale=0.5, readout_scale=1e-3)
     hidden, readout = encoder.hidden, encoder.readout
     x = np.random.default_rng(0).normal(size=6)
     expected = readout.weight @ relu(hidden.weight @ x + hidden.bias) + readout.bias
@@ -27,11 +27,11 @@ def test_perceptron_and_the_scales_of_its_start():
         largest = float(jnp.abs(layer.weight).max()) * np.sqrt(size) / scale
         assert 0.9 < largest <= 1 and float(jnp.abs(layer.bias).max()) <= scale / np.sqrt(size)
     # the usual start times the scales: same key, same numbers
-    plain = one_hidden_layer_encoder(KEY, 6, 2, width=50)
+    plain = one_hidden_layer_encoder(KEY, 6, 3, width=50)
     np.testing.assert_allclose(readout.weight, 1e-3 * plain.readout.weight, rtol=1e-12)
     everything = scale_parameters(plain, 0.1)
     np.testing.assert_allclose(everything.hidden.bias, 0.1 * plain.hidden.bias, rtol=1e-12)
-    small = one_hidden_layer_encoder(KEY, 6, 2, width=50, hidden_scale=0.1, readout_scale=0.1)
+    small = one_hidden_layer_encoder(KEY, 6, 3, width=50, hidden_scale=0.1, readout_scale=0.1)
     assert eqx.tree_equal(eqx.filter(small, eqx.is_array), eqx.filter(everything, eqx.is_array))
 
 
@@ -52,7 +52,7 @@ def test_convolutions_are_correlations_of_stride_two(height):
 
 
 def test_inputs_in_coordinates_of_their_span():
-    encoder = one_hidden_layer_encoder(KEY, 6, 2, width=50)
+    encoder = one_hidden_layer_encoder(KEY, 6, 3, width=50)
     basis = np.linalg.qr(np.random.default_rng(2).normal(size=(6, 3)))[0]
     inside = in_coordinates(encoder, basis)
     coordinates = np.array([0.3, -1.0, 2.0])
@@ -66,8 +66,8 @@ def test_inputs_in_coordinates_of_their_span():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: one_hidden_layer_encoder(KEY, 6, 2, width=0), "`width` must be a whole number >= 1"),
-        (lambda: one_hidden_layer_encoder(KEY, 6, 2, readout_scale=0.0), "`factor` must be finite and > 0"),
+        (lambda: one_hidden_layer_encoder(KEY, 6, 3, width=0), "`width` must be a whole number >= 1"),
+        (lambda: one_hidden_layer_encoder(KEY, 6, 3, readout_scale=0.0), "`factor` must be finite and > 0"),
         (lambda: convolutional_encoder(KEY, (6, 6, 0), 2), "`shape` must be a whole number >= 1"),
         (lambda: convolutional_encoder(KEY, (6, 6, 1), 2, channels=()), "at least one number"),
     ],

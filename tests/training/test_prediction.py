@@ -1,31 +1,17 @@
-"""Predictions from the tangent kernel: exact for a linear module, close for a wide network from a small readout."""
+"""Predictions from the tangent kernel are close for a wide network from a small readout."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jepa_dyn.flows import barlow_twins_arguments_from_pairs
 from jepa_dyn.losses import barlow_twins_loss
 from jepa_dyn.metrics import detect_steps, subspace_alignment
-from jepa_dyn.theory.barlow_twins_alignment import small_start
 from jepa_dyn.training import embed_pairs, one_hidden_layer_encoder, tangent_kernel_prediction, train_full_batch
 
 M, D, PAIRS = 6, 3, 8
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(PAIRS, M)) * np.array([2.0, 1.4, 1.0, 0.5, 0.3, 0.2])
 Y = X + 0.1 * RNG.normal(size=(PAIRS, M))
-
-
-def test_of_a_linear_module_it_is_the_linear_theory():
-    encoder = eqx.nn.Linear(M, D, use_bias=False, key=jax.random.key(1))
-    start = eqx.tree_at(lambda layer: layer.weight, encoder, 1e-3 * encoder.weight)
-    expected = small_start(start.weight, barlow_twins_arguments_from_pairs(X, Y).gamma).aligned
-    for kernel_of in (start, encoder):  # the kernel of a linear map does not depend on its weights
-        motion = tangent_kernel_prediction(kernel_of, X, Y, start=start).motion
-        np.testing.assert_allclose(motion.gammas, expected.gammas, rtol=1e-9)
-        np.testing.assert_allclose(motion.start, expected.start, rtol=1e-7)
-        np.testing.assert_allclose(motion.critical_times(), expected.critical_times(), rtol=1e-7)
 
 
 def test_a_wide_network_steps_when_and_learns_what_its_kernel_says():
@@ -43,5 +29,7 @@ def test_a_wide_network_steps_when_and_learns_what_its_kernel_says():
     assert np.abs(run.ys["loss"][0] - D) < 0.1 and run.ys["loss"][-1] < 0.1
     learned = jnp.concatenate(embed_pairs(run.final, jnp.asarray(X), jnp.asarray(Y)))
     assert float(subspace_alignment(learned, before.values)) > 0.9
+    # the kernel of the end has grown: from the same start it would have been faster
     after = tangent_kernel_prediction(run.final, X, Y, start=encoder)
     assert float(subspace_alignment(learned, after.values)) > 0.9
+    assert np.all(np.asarray(after.motion.critical_times()) < predicted)
