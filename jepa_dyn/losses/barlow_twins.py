@@ -2,8 +2,8 @@
 
     C = (Z^T Z' + Z'^T Z) / (2n),    L = sum_i (C_ii - 1)^2 + weight sum_{i != j} C_ij^2
 
-Z, Z' (n, d): embeddings of the two views of n pairs. No mean is subtracted and nothing is divided by a standard deviation, unlike in
-the original (Zbontar 2021). Of a linear encoder these are `flows.embedding_cross_correlation` and `flows.barlow_twins_loss`.
+Z, Z' (n, d): embeddings of the two views of n pairs. No mean is subtracted and nothing is divided by a standard deviation, unlike
+in the original (Zbontar 2021). Of a linear encoder these are `flows.embedding_cross_correlation` and `flows.barlow_twins_loss`.
 
 Source: Simon 2023, (1), (2).
 """

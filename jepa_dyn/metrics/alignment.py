@@ -2,7 +2,8 @@
 
     a(P, P') = |P^T P'|_F^2 / d,    P, P' orthonormal bases (N, d) of two subspaces of R^N
 
-It is the mean squared cosine of the principal angles: 1 for equal subspaces, 0 for orthogonal ones, d / N on average for a random one.
+It is the mean squared cosine of the principal angles: 1 for equal subspaces, 0 for orthogonal ones, d / N on average for a random
+one.
 
 Source: Simon 2023, appendix E, whose P are rows. It prints a maximum of d and a mean of d^2 / 2n for random subspaces of R^2n; with
 the factor 1/d of its own definition these are 1 and d / 2n, as in its tables (50 / 2000 = 0.025).
@@ -57,7 +58,9 @@ def chance_alignment(dimension: int, num_samples: int) -> float:
     """
     whole = "be a whole number >= 1"
     require("dimension", dimension, whole, lambda d: (d >= 1) & (d == np.round(d)))
-    require("num_samples", num_samples, f"be a whole number >= {dimension}", lambda n: (n >= dimension) & (n == np.round(n)))
+    require(
+        "num_samples", num_samples, f"be a whole number >= {dimension}", lambda n: (n >= dimension) & (n == np.round(n))
+    )
     return dimension / num_samples
 
 

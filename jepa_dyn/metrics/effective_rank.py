@@ -5,7 +5,7 @@
 For k equal values all three are k, for one value 1. With x the eigenvalues of a covariance and with x the singular values of the
 embeddings, their square roots, the effective rank is not the same (eigenvalues 4, 1, 1/4: 1.95 and 2.60): each has its own name.
 
-All take (..., d) and return (...): the spectra of a run over time give the rank over time. A spectrum of zeros uses no dimension: 0.
+All take (..., d) and return (...): the spectra of a run over time give the rank over time. A spectrum of zeros uses no dimension.
 """
 
 import jax
@@ -67,7 +67,9 @@ def _shares(values: Array) -> tuple[Array, Array]:
     """(p, whether there is nothing to share)."""
     kept = jnp.maximum(values, 0)
     largest = jnp.max(kept, axis=-1, keepdims=True)
-    scaled = kept / jnp.where(largest == 0, 1.0, largest)  # sums of the largest and squares of the smallest numbers stay in range
+    scaled = kept / jnp.where(
+        largest == 0, 1.0, largest
+    )  # sums of the largest and squares of the smallest numbers stay in range
     total = jnp.sum(scaled, axis=-1, keepdims=True)
     return scaled / jnp.where(largest == 0, 1.0, total), largest[..., 0] == 0
 

@@ -17,6 +17,8 @@ def cross_correlation_eigenvalues(first: Float[Array, "n d"], second: Float[Arra
 def covariance_eigenvalues(embeddings: Float[Array, "N d"]) -> Float[Array, " d"]:
     """Eigenvalues of E[(f - mean)(f - mean)^T], divided by N: of embeddings, or of hidden representations, of N samples."""
     centred = embeddings - jnp.mean(embeddings, axis=0)
-    sizes = jnp.linalg.svd(centred, compute_uv=False)  # of the embeddings themselves, so that small eigenvalues keep their digits
+    sizes = jnp.linalg.svd(
+        centred, compute_uv=False
+    )  # of the embeddings themselves, so that small eigenvalues keep their digits
     squares = sizes**2 / embeddings.shape[0]
     return jnp.zeros(embeddings.shape[1], squares.dtype).at[: squares.shape[0]].set(squares)

@@ -15,7 +15,7 @@ class Plateaus(eqx.Module):
     """The plateaus of one path, in the order of time. Build it with `find_plateaus`.
 
     - `levels` (P,): medians. `starts`, `ends` (P,): first and last saved time on each.
-    - `step_times`, `step_heights` (P - 1,): when the path passes half way from one plateau to the next, and by how much they differ.
+    - `step_times`, `step_heights` (P - 1,): when the path passes half way from one plateau to the next, and how much they differ.
     """
 
     levels: Float[np.ndarray, " P"]
@@ -30,8 +30,8 @@ def find_plateaus(
 ) -> Plateaus:
     """Plateaus and steps of one path whose levels are not known, for example of a loss: a staircase with noise, up or down.
 
-    A plateau is a stretch of time in which the path stays within a band of height `band`, twice as long as it needs for the next band
-    on either side: a slope is none. The longest are taken first, and neighbours closer than `band` are one.
+    A plateau is a stretch of time in which the path stays within a band of height `band`, twice as long as it needs for the next
+    band on either side: a slope is none. The longest are taken first, and neighbours closer than `band` are one.
 
     Args:
         ts: (T,) times, strictly increasing.

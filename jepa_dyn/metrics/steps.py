@@ -22,7 +22,8 @@ _TAIL = 0.1
 
 
 class Steps(eqx.Module):
-    """The step of each mode. Build it with `detect_steps`. Modes without a step have time +inf; -inf if it was before the first save.
+    """The step of each mode. Build it with `detect_steps`. Modes without a step have time +inf, those with one before the first
+    save -inf.
 
     - `times`: crossing of half the level, interpolated between the saved times.
     - `earliest`, `latest`: saved times around it: no crossing before, none after; they differ by one spacing without noise.
@@ -77,9 +78,9 @@ def detect_steps(
     Args:
         ts: (T,) saved times or step numbers, strictly increasing, evenly spaced or not.
         paths: (..., T, modes). NaN, from where a run failed, is neither below nor above anything.
-        level: the size that a learned eigenvalue has: a number, one per mode, or (..., modes). By default every mode's own, the median
-            over the last tenth of the time that is not NaN. Then a mode that still grows has no level of its own: it must stay for
-            as long as its rise lasted, never above level / high. One below `floor` times the largest level is not learned.
+        level: the size that a learned eigenvalue has: a number, one per mode, or (..., modes). By default every mode's own, the
+            median over the last tenth of the time that is not NaN. Then a mode that still grows has no level of its own: it must
+            stay for as long as its rise lasted, never above level / high. One below `floor` times the largest level is not learned.
         low, high: thresholds in units of the level, 0 < low < 1/2 < high <= 1.
         floor: see `level`; in [0, 1).
         log: interpolate linearly in the logarithm, better between saves that are far apart on a steep rise from a small value.
@@ -87,7 +88,10 @@ def detect_steps(
     Raises:
         ValueError: thresholds out of order, a level that is not > 0, times that do not increase, shapes that disagree.
     """
-    times, values = jnp.asarray(ts, jnp.result_type(float)), jnp.asarray(paths, jnp.result_type(float, jnp.asarray(paths)))
+    times, values = (
+        jnp.asarray(ts, jnp.result_type(float)),
+        jnp.asarray(paths, jnp.result_type(float, jnp.asarray(paths))),
+    )
     require_increasing("ts", times)
     if times.ndim != 1 or values.ndim < 2 or values.shape[-2] != times.shape[0]:
         raise ValueError(

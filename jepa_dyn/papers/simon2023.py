@@ -354,7 +354,17 @@ ITEMS = (
     Item("fig6", "every entry of A(t) in the 3 x 5 case, (48) printed and corrected", fig6, plot_fig6),
     Item("fig8", "landscape and descent of one mode, self-supervised and supervised", fig8, plot_fig8),
     Item("fig9", "four modewise losses, and where gradient descent on them ends", fig9, plot_fig9),
-    Item("fig2ab", "a perceptron: loss and eigenvalues one step at a time, beside the theory of its NTK", fig2ab, plot_fig2ab),
-    Item("appendix_e", "functions learned by two networks beside those predicted from their NTK", appendix_e, plot_appendix_e),
+    Item(
+        "fig2ab",
+        "a perceptron: loss and eigenvalues one step at a time, beside the theory of its NTK",
+        fig2ab,
+        plot_fig2ab,
+    ),
+    Item(
+        "appendix_e",
+        "functions learned by two networks beside those predicted from their NTK",
+        appendix_e,
+        plot_appendix_e,
+    ),
     Item("speed_up", "five losses on photographs: time to d modes, and where each fails", speed_up, plot_speed_up),
 )

@@ -1,11 +1,12 @@
 """Networks that are not linear in Simon et al. 2023: Figure 2 A, B and the alignments of appendix E, on small networks.
 
 Encoders are trained full-batch on pairs of crops of photographs with the Barlow Twins loss, from a small start. Their steps and
-their embeddings are held against what the kernel theory makes of their own neural tangent kernel (NTK), of the start and of the end.
+their embeddings are held against what the kernel theory makes of their own neural tangent kernel (NTK), at the start and at the
+end.
 
-Readings. Appendix D.1 scales "weights" by alpha = 1e-4: with all of them scaled the NTK is of order alpha^2 and nothing moves within
-the printed steps, so alpha scales the readout here. What a pixel is the paper does not say: here each colour has mean 0 and
-variance 1 over all views.
+Readings. Appendix D.1 scales "weights" by alpha = 1e-4: with all of them scaled the NTK is of order alpha^2 and nothing moves
+within the printed steps, so alpha scales the readout here. What a pixel is the paper does not say: here each colour has mean 0
+and variance 1 over all views.
 """
 
 from collections.abc import Callable
@@ -80,9 +81,12 @@ def _trained(encoder: Any, pairs: tuple[Any, Any], steps: np.ndarray, rate: floa
     return train_full_batch(_cast(encoder, jnp.float32), *pairs, barlow_twins_loss, steps, **options)
 
 
+_embed_pairs = eqx.filter_jit(embed_pairs)
+
+
 def _embedded(encoder: Any, pairs: tuple[Any, Any]) -> np.ndarray:
     """Embeddings (2n, d) of both views."""
-    return np.concatenate([np.asarray(z) for z in embed_pairs(encoder, *(jnp.asarray(one) for one in pairs))])
+    return np.concatenate([np.asarray(z) for z in _embed_pairs(encoder, *(jnp.asarray(one) for one in pairs))])
 
 
 @in_float64
@@ -114,8 +118,9 @@ def fig2ab(
         key: seed of crops and start.
 
     Returns:
-        Dataset over (time, mode) and (kernel, ...): eigenvalues of C, loss, effective rank; the steps found in them with start and end,
-        the plateaus of the loss; the same predicted from the NTK at the start and at the end; growth and change of shape of the NTK.
+        Dataset over (time, mode) and (kernel, ...): eigenvalues of C, loss, effective rank; the steps found in them with start and
+        end, the plateaus of the loss; the same predicted from the NTK at the start and at the end; how the NTK has grown and whether
+        its shape has changed.
 
     Raises:
         ValueError: an option out of range; more dimensions than the kernel has positive eigenvalues.
@@ -131,11 +136,14 @@ def fig2ab(
     require_positive("learning_rate", learning_rate)
     rate, saved = (learning_rate / 3, _saved(3 * steps)) if full else (learning_rate, _saved(steps))
     views = standardised_pairs(pairs, patch_size, key)
-    basis = np.linalg.qr(np.concatenate(views).T)[0]  # the views span 2n of the m dimensions, the same run costs less there
+    basis = np.linalg.qr(np.concatenate(views).T)[
+        0
+    ]  # the views span 2n of the m dimensions, the same run costs less there
     held = (views[0] @ basis, views[1] @ basis)
     plain = in_coordinates(one_hidden_layer_encoder(jax.random.key(key), basis.shape[0], dimension, width=width), basis)
     start = eqx.tree_at(lambda e: e.readout, plain, scale_parameters(plain.readout, alpha))
-    run = _trained(start, held, saved, rate, optax.sgd).raise_if_failed()
+    run = _trained(start, held, saved, rate, optax.sgd)
+    run.raise_if_failed()
     short = np.unique(np.linspace(0, max(1, round(PRINTED_TIME / rate)), 20).astype(int))
     literal = _trained(scale_parameters(plain, alpha), held, short, rate, optax.sgd)
     ts, values = rate * saved, np.asarray(run.ys["eigenvalues"], float)
@@ -191,7 +199,9 @@ def _networks(patch_size: int, dimension: int, key: int) -> dict[str, Any]:
         "perceptron": lambda one: one_hidden_layer_encoder(one, int(np.prod(shape)), dimension, width=WIDTH),
         "convolutional": lambda one: convolutional_encoder(one, shape, dimension),
     }
-    return {name: scale_parameters(made[name](one), NETWORKS[name][0]) for name, one in zip(NETWORKS, starts, strict=True)}
+    return {
+        name: scale_parameters(made[name](one), NETWORKS[name][0]) for name, one in zip(NETWORKS, starts, strict=True)
+    }
 
 
 @in_float64
@@ -211,8 +221,8 @@ def appendix_e(
         key: seed of crops and starts.
 
     Returns:
-        Dataset over (network, points, prediction): alignment of the embeddings with each prediction, both taken on the training pairs
-        or, as in the paper, on fresh ones; `between`: of the embeddings of the two networks; `random`: of random subspaces.
+        Dataset over (network, points, prediction): alignment of the embeddings with each prediction, both taken on the training
+        pairs or, as in the paper, on fresh ones; `between`: of the embeddings of the two networks; `random`: of random subspaces.
 
     Raises:
         ValueError: an option out of range; more dimensions than a kernel has positive eigenvalues.
@@ -230,7 +240,8 @@ def appendix_e(
     optimiser = partial(optax.sgd, momentum=0.9)
     rows, embeddings, eigenvalues = [], [], []
     for name, start in _networks(patch_size, dimension, key).items():
-        run = _trained(start, points["training"], saved, NETWORKS[name][1], optimiser).raise_if_failed()
+        run = _trained(start, points["training"], saved, NETWORKS[name][1], optimiser)
+        run.raise_if_failed()
         end = _cast(run.final, jnp.float64)
         embeddings.append([_embedded(end, one) for one in points.values()])
         eigenvalues.append(np.asarray(run.ys["eigenvalues"], float)[-1])

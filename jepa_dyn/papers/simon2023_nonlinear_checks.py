@@ -18,7 +18,10 @@ def fig2ab_checks(dataset: "xarray.Dataset") -> list[Check]:
     levels = dataset.plateau_level.values
     off = np.abs(levels - np.round(levels)).max(initial=0.0)
     ratios = times / dataset.predicted_time.values
-    away = {kernel: np.abs(np.log(ratio[np.isfinite(ratio)])) for kernel, ratio in zip(dataset.kernel.values, ratios, strict=True)}
+    away = {
+        kernel: np.abs(np.log(ratio[np.isfinite(ratio)]))
+        for kernel, ratio in zip(dataset.kernel.values, ratios, strict=True)
+    }
     typical = {kernel: float(np.expm1(np.median(gap))) if gap.size else np.inf for kernel, gap in away.items()}
     worst = float(np.expm1(away["initial"].max())) if count else np.inf
     aligned = dataset.alignment.to_series()
@@ -29,7 +32,7 @@ def fig2ab_checks(dataset: "xarray.Dataset") -> list[Check]:
             "Eigenvalues of C rise from near 0 to 1 in steps, one for each dimension of the embedding",
             "Fig. 2 B, section 6",
             f"stepwise, {d} modes",
-            f"{count} of {d} modes rise, {settings['separate_steps']} of them after a plateau; effective rank {rank:.2f} at the end",
+            f"{count} of {d} rise, {settings['separate_steps']} of them after a plateau; effective rank at the end {rank:.2f}",
             True,
             count == d and float(np.abs(dataset.eigenvalue[-1].values - 1).max()) < 0.1,
         ),
@@ -99,7 +102,8 @@ def appendix_e_checks(dataset: "xarray.Dataset") -> list[Check]:
 
     def text(values: np.ndarray) -> str:
         return "; ".join(
-            f"{name}: " + ", ".join(f"{value:.2f} {kind}" for value, kind in zip(row, dataset.points.values, strict=True))
+            f"{name}: "
+            + ", ".join(f"{value:.2f} {kind}" for value, kind in zip(row, dataset.points.values, strict=True))
             for name, row in zip(dataset.network.values, values, strict=True)
         )
 
@@ -134,7 +138,9 @@ def appendix_e_checks(dataset: "xarray.Dataset") -> list[Check]:
             "Two networks learn similar functions: alignment of their embeddings above twice chance",
             "appendix E, table 2",
             "0.40 to 0.50 between losses of one network, by chance 0.025",
-            ", ".join(f"{value:.2f} {kind}" for value, kind in zip(dataset.between.values, dataset.points.values, strict=True)),
+            ", ".join(
+                f"{value:.2f} {kind}" for value, kind in zip(dataset.between.values, dataset.points.values, strict=True)
+            ),
             True,
             bool((dataset.between.values > 2 * float(chance.max())).all()),
         ),

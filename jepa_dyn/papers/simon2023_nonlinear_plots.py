@@ -63,7 +63,7 @@ def plot_fig2ab(dataset: "xarray.Dataset") -> Any:
     for ax in axes.flat:
         tidy(ax)
     figure.suptitle(
-        f"Perceptron of width {settings['width']}, readout × {settings['alpha']:g} at the start, {settings['pairs']} pairs of crops; "
+        f"Perceptron of width {settings['width']}, readout × {settings['alpha']:g} at the start, {settings['pairs']} pairs; "
         f"the norm of its NTK ends × {settings['kernel_growth']:.2f}, its shape stays (cosine {settings['kernel_cosine']:.3f})",
         fontsize=11,
     )

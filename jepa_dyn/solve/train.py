@@ -208,7 +208,9 @@ def train_on_batches(
         raise ValueError("Argument `batches` must hold at least one pair of arrays, but is empty.")
     axis = 1 if any(mapped) else 0
     ys = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *series)
-    return training_runs(jnp.asarray(saved, jnp.int32), ys, run, y0, args, rate, f"{optimiser_name(optimiser)} on streamed batches")
+    return training_runs(
+        jnp.asarray(saved, jnp.int32), ys, run, y0, args, rate, f"{optimiser_name(optimiser)} on streamed batches"
+    )
 
 
 @eqx.filter_jit

@@ -72,9 +72,9 @@ def train_full_batch(
         progress: shows a bar.
 
     Returns:
-        `TrainingRuns`: `ts` the steps, `ys` a dict of `loss` (T,) and of what was observed (T, ...), NaN from the step at which a run
-        failed; `status`, `failed_at`; `final` the encoder after the last step (of a failed run, the last acceptable one); `y0` its
-        parameters at the start. `flow_times` = steps x learning rate.
+        `TrainingRuns`: `ts` the steps, `ys` a dict of `loss` (T,) and of what was observed (T, ...), NaN from the step at which a
+        run failed; `status`, `failed_at`; `final` the encoder after the last step (of a failed run, the last acceptable one); `y0`
+        its parameters at the start. `flow_times` = steps x learning rate.
 
     Raises:
         ValueError, TypeError: a bad argument, before tracing. A run that diverges is flagged, never raised.

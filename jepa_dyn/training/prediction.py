@@ -8,9 +8,10 @@ Source: Simon 2023, sections 5, 6, appendix E.
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike
 
 from jepa_dyn.kernels import KernelBarlowTwins, empirical_ntk, kernel_barlow_twins
 
@@ -31,10 +32,15 @@ def tangent_kernel_prediction(
             theirs, leaves out what couples them; Simon 2023 takes "average".
 
     Raises:
-        ValueError, TypeError: as `kernels.empirical_ntk` and `kernels.kernel_barlow_twins`, among others where fewer eigenvalues are
-            positive than the embedding has dimensions.
+        ValueError, TypeError: as `kernels.empirical_ntk` and `kernels.kernel_barlow_twins`, among others where fewer eigenvalues
+            are positive than the embedding has dimensions.
     """
     points = jnp.concatenate([jnp.asarray(x), jnp.asarray(y)])
-    initial = jax.vmap(encoder if start is None else start)(points)
+    initial = _embed(encoder if start is None else start, points)
     gram = empirical_ntk(encoder, points, output=output)
     return kernel_barlow_twins(gram, initial.shape[1], initial=initial)
+
+
+@eqx.filter_jit
+def _embed(encoder: Any, points: Array) -> Array:
+    return jax.vmap(encoder)(points)

@@ -81,17 +81,21 @@ def test_own_levels_and_modes_that_are_not_learned():
     assert np.isposinf(found.times[3:]).all() and np.isnan(found.after[3:]).all()
     assert int(detect_steps(ts, paths, floor=0.0).count) == 4
     # a level given beforehand counts what has reached 3/4 of it, still growing or not
-    np.testing.assert_array_equal(np.isfinite(detect_steps(ts, paths, level=1.0).times), [True, False, True, True, True, False])
+    np.testing.assert_array_equal(
+        np.isfinite(detect_steps(ts, paths, level=1.0).times), [True, False, True, True, True, False]
+    )
 
 
 def test_paths_that_cross_keep_count_and_times_when_sorted():
     """A slow mode that starts earlier is overtaken below 1/2: the sorted paths are nobody's, the times are the same."""
     ts = GRIDS["even"]
-    labelled = np.column_stack([
-        1 / (1 + np.exp(-(ts - 6.0) / 1.5)),
-        1 / (1 + np.exp(-np.clip((ts - 5.0) / 0.05, -500, 500))),
-        1 / (1 + np.exp(-(ts - 8.0) / 0.8)),
-    ])
+    labelled = np.column_stack(
+        [
+            1 / (1 + np.exp(-(ts - 6.0) / 1.5)),
+            1 / (1 + np.exp(-np.clip((ts - 5.0) / 0.05, -500, 500))),
+            1 / (1 + np.exp(-(ts - 8.0) / 0.8)),
+        ]
+    )
     assert (np.diff(np.sign(labelled[:, 0] - labelled[:, 1])) != 0).sum() >= 1
     by_label = detect_steps(ts, labelled, level=1.0)
     by_size = detect_steps(ts, -np.sort(-labelled, axis=1), level=1.0)

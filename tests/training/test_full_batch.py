@@ -1,4 +1,4 @@
-"""Full-batch training: a linear module against the linear library, a network against finite differences; lanes, failures, traces."""
+"""Full-batch training: a linear module against the linear library, networks against finite differences; lanes, failures."""
 
 from functools import partial
 
@@ -153,6 +153,13 @@ def pairwise(first, second):
     ],
 )
 def test_bad_arguments_are_refused(change, error, message):
-    given = {"encoder": network(KEY), "x": X, "y": Y, "loss": barlow_twins_loss, "steps": STEPS, "learning_rate": 0.1} | change
+    given = {
+        "encoder": network(KEY),
+        "x": X,
+        "y": Y,
+        "loss": barlow_twins_loss,
+        "steps": STEPS,
+        "learning_rate": 0.1,
+    } | change
     with pytest.raises(error, match=message):
         train_full_batch(*[given.pop(name) for name in ("encoder", "x", "y", "loss", "steps")], **given)
