@@ -119,8 +119,8 @@ def fig2ab(
 
     Returns:
         Dataset over (time, mode) and (kernel, ...): eigenvalues of C, loss, effective rank; the steps found in them with start and
-        end, the plateaus of the loss; the same predicted from the NTK at the start and at the end; how the NTK has grown and whether
-        its shape has changed.
+        end, the plateaus of the loss; the same predicted from the NTK at the start and at the end; how far the NTK has grown and
+        changed its shape.
 
     Raises:
         ValueError: an option out of range; more dimensions than the kernel has positive eigenvalues.
