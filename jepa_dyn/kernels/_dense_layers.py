@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 Taps = list[tuple[Array, Array]]
 
@@ -92,38 +92,34 @@ def outputs(trainable: Any, taps: Taps, fixed: Any, chosen: tuple[bool, ...], x:
     return jnp.ravel(structure.unflatten(nodes)(x))
 
 
-@eqx.filter_jit
-def _weight_gradients(model: Any, x: Array, weight: Array) -> list[Array]:
-    """d(weight . f(x))/dW of every dense layer, in full."""
-    none = (False,) * len(dense_layers(model))
-    trainable, fixed, _ = split(model, none)
-    return [
-        layer.weight for layer in dense_layers(jax.grad(lambda p: weight @ outputs(p, [], fixed, none, x))(trainable))
-    ]
-
-
-@eqx.filter_jit
-def _tapped_gradients(model: Any, x: Array, weight: Array) -> list[Array]:
-    """The same from the taps, right where a layer is called once on one vector and not used otherwise."""
-    chosen = (True,) * len(dense_layers(model))
-    trainable, fixed, taps = split(model, chosen)
-    found = jax.grad(lambda taps: weight @ outputs(trainable, taps, fixed, chosen, x))(taps)
-    return [jnp.outer(delta, h) for delta, h in found]
-
-
-def outer_product_layers(model: Any, samples: Array, size: int) -> tuple[bool, ...]:
-    """Which dense layers have gradients delta h^T: found by comparing both on sample inputs, for a generic sum of the outputs."""
-    count = len(dense_layers(model))
-    if count == 0:
+def outer_product_layers(model: Any, samples: ArrayLike, size: int) -> tuple[bool, ...]:
+    """Which dense layers have gradients delta h^T: those that have them on samples, for a generic sum of the outputs."""
+    layers = dense_layers(model)
+    if not layers:
         return ()
-    weight = jnp.cos(jnp.arange(1, size + 1)).astype(jnp.result_type(*(layer.weight for layer in dense_layers(model))))
-    agree = np.ones(count, bool)
-    for x in samples:
-        try:
-            pairs = zip(_weight_gradients(model, x, weight), _tapped_gradients(model, x, weight), strict=True)
-        except TypeError:  # a model that differentiates forwards inside, which the tapped product does not know
-            return (False,) * count
-        for k, (full, tapped) in enumerate(pairs):
-            largest = float(jnp.abs(full).max())
-            agree[k] &= float(jnp.abs(full - tapped).max()) <= 1e3 * float(jnp.finfo(full.dtype).eps) * largest
-    return tuple(bool(one) for one in agree)
+    weight = np.cos(np.arange(1, size + 1)).astype(layers[0].weight.dtype)
+    try:
+        return tuple(bool(one) for one in np.asarray(_agreement(model, samples, weight)))
+    except TypeError:  # a model that differentiates forwards inside, which the tapped product does not know
+        return (False,) * len(layers)
+
+
+@eqx.filter_jit
+def _agreement(model: Any, samples: Any, weight: Any) -> Array:
+    """Whether tapped and full gradients of each dense layer agree to rounding on all samples."""
+    count = len(dense_layers(model))
+
+    def of_one(x: Array) -> Array:
+        trainable, fixed, _ = split(model, (False,) * count)
+        full = jax.grad(lambda p: weight @ outputs(p, [], fixed, (False,) * count, x))(trainable)
+        trainable, fixed, taps = split(model, (True,) * count)
+        tapped = jax.grad(lambda taps: weight @ outputs(trainable, taps, fixed, (True,) * count, x))(taps)
+        return jnp.stack(
+            [_close(jnp.outer(*pair), layer.weight) for pair, layer in zip(tapped, dense_layers(full), strict=True)]
+        )
+
+    return jnp.all(jax.lax.map(of_one, samples), axis=0)
+
+
+def _close(one: Array, other: Array) -> Array:
+    return jnp.max(jnp.abs(one - other)) <= 1e3 * jnp.finfo(one.dtype).eps * jnp.max(jnp.abs(other))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
@@ -9,8 +10,8 @@ from jaxtyping import Array, ArrayLike
 from jepa_dyn._checks import require_finite, require_not_empty
 
 
-def points(name: str, value: Any) -> Array:
-    """The points as rows (N, m), whatever the shape (N, ...) they come in.
+def points(name: str, value: Any) -> Any:
+    """The points as rows (N, m), whatever the shape (N, ...) they come in; numpy arrays stay where they are.
 
     Raises:
         TypeError: not real numbers.
@@ -19,14 +20,14 @@ def points(name: str, value: Any) -> Array:
     if np.ndim(value) == 0:
         raise ValueError(f"Argument `{name}` must hold points along its first axis, but is the single number {value}.")
     require_not_empty(name, value)
-    array = jnp.asarray(value)
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"Argument `{name}` must hold real numbers, but has dtype {array.dtype}.")
     require_finite(name, value)
     return array.astype(jnp.result_type(float, array.dtype)).reshape(array.shape[0], -1)
 
 
-def two_sets(x: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array]:
+def two_sets(x: ArrayLike, y: ArrayLike | None) -> tuple[Any, Any]:
     """Rows of both sets, in one dtype; without `y`, `x` twice.
 
     Raises:

@@ -22,7 +22,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, UInt8
 
 from jepa_dyn._checks import is_traced, require, require_finite, require_positive, require_representable
 from jepa_dyn.kernels._points import product
-from jepa_dyn.kernels.pair_spectrum import PairSpectrum, pair_spectrum
+from jepa_dyn.kernels.spectrum import PairSpectrum, pair_spectrum
 from jepa_dyn.parameters import Leaf
 from jepa_dyn.status import Status
 from jepa_dyn.theory.barlow_twins_alignment import AlignedMotion, rms_singular_values, unique_qr
@@ -90,6 +90,8 @@ class KernelBarlowTwins(eqx.Module):
         Args:
             rows, encoder: as in `eigenfunctions`.
             t: times >= 0 of any shape, which comes first in the answer.
+
+        What is below the smallest number of the type is 0 here; the statuses of `trajectory` name such modes.
 
         Raises:
             ValueError: as `eigenfunctions`; t < 0.
@@ -165,6 +167,7 @@ def kernel_barlow_twins(
     if initial is not None:
         left, start = _from_initial(initial, coefficients, repeated)
     else:
+        assert scale is not None
         left, start = _typical(scale, d, coefficients.dtype)
         if not is_traced(repeated) and bool(np.asarray(repeated)[-1]):
             warnings.warn(

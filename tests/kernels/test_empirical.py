@@ -31,12 +31,12 @@ class Awkward(eqx.Module):
 
     def __init__(self, key):
         keys = jax.random.split(key, 6)
-        self.once = eqx.nn.Linear(6, 4, key=keys[0])
+        self.once = eqx.nn.Linear(4, 4, key=keys[0])
         self.twice = eqx.nn.Linear(4, 4, key=keys[1])
         self.tokens = eqx.nn.Linear(2, 2, use_bias=False, key=keys[2])
         self.tied = eqx.nn.Linear(4, 4, key=keys[3])
         self.scalar = eqx.nn.Linear(4, "scalar", key=keys[4])
-        self.readout = eqx.nn.Linear(4, 3, key=keys[5])
+        self.readout = eqx.nn.Linear(4, 4, key=keys[5])
         self.gain, self.table = jnp.asarray(1.3), jnp.arange(4)
         self.activation, self.name = jnp.tanh, "awkward"
 
@@ -50,18 +50,18 @@ class Awkward(eqx.Module):
 
 @pytest.fixture(scope="module")
 def problem():
-    """Model, inputs and its whole tangent kernel (N, N, d, d) from jacrev."""
-    model, x = Awkward(jax.random.key(0)), RNG(1).normal(size=(7, 3, 2))
+    """Model, inputs and its whole tangent kernel (N, N, d, d) from jacrev, d = 4."""
+    model, x = Awkward(jax.random.key(0)), RNG(1).normal(size=(7, 2, 2))
     trainable, fixed = eqx.partition(model, eqx.is_inexact_array)
     jacobian = jax.jit(jax.vmap(lambda v: jax.jacrev(lambda p: eqx.combine(p, fixed)(v))(trainable)))(x)
-    flat = np.concatenate([leaf.reshape(7, 3, -1) for leaf in jax.tree.leaves(jacobian)], axis=2)
+    flat = np.concatenate([leaf.reshape(7, 4, -1) for leaf in jax.tree.leaves(jacobian)], axis=2)
     return model, x, np.einsum("iap,jbp->ijab", flat, flat)
 
 
 def test_which_layers_have_outer_products(problem):
     model, x, _ = problem
     # once, twice, tokens, tied, readout
-    assert outer_product_layers(model, jnp.asarray(x[:2]), 3) == (True, False, False, False, True)
+    assert outer_product_layers(model, x[:2], 4) == (True, False, False, False, True)
 
 
 def test_every_output_against_jacrev(problem):
@@ -69,11 +69,11 @@ def test_every_output_against_jacrev(problem):
     close = {"rtol": 1e-12, "atol": 1e-12 * np.abs(want).max()}
     np.testing.assert_allclose(kernels.empirical_ntk(model, x, output="full"), want, **close)
     np.testing.assert_allclose(
-        kernels.empirical_ntk(model, x, output="trace"), np.einsum("ijaa->ij", want) / 3, **close
+        kernels.empirical_ntk(model, x, output="trace"), np.einsum("ijaa->ij", want) / 4, **close
     )
-    for output, result in {"average": want.sum((2, 3)) / 3, "sum": want.sum((2, 3)), 2: want[:, :, 2, 2]}.items():
+    for output, result in {"average": want.sum((2, 3)) / 4, "sum": want.sum((2, 3)), 2: want[:, :, 2, 2]}.items():
         np.testing.assert_allclose(kernels.empirical_ntk(model, x, output=output), result, **close)
-    np.testing.assert_allclose(kernels.empirical_ntk(model, x), want.sum((2, 3)) / 3, **close)
+    np.testing.assert_allclose(kernels.empirical_ntk(model, x), want.sum((2, 3)) / 4, **close)
 
 
 def test_tiles_change_nothing(problem, monkeypatch):
@@ -85,15 +85,34 @@ def test_tiles_change_nothing(problem, monkeypatch):
         np.testing.assert_allclose(got, part[:, :, 2, 2], rtol=1e-12, atol=1e-12 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+@pytest.mark.parametrize("kept", [1, 2, 9])
+def test_every_entry_is_computed_once(monkeypatch, size, kept):
+    """Of a symmetric kernel those of the upper half, by tiles; the progress bar ends where the work does."""
+    monkeypatch.setattr(empirical, "_contract", lambda first, second, full: np.outer(first, second))
+    x, y, tiling = np.arange(1.0, 11.0), np.arange(20.0, 27.0), empirical._Tiling(size, 1, kept)
+    for other in (None, y):
+        found, work = np.zeros((10, 10 if other is None else 7)), 0
+        for block in empirical._blocks(lambda part: part, x, other, tiling, False):
+            found[block[0], block[1]] += block[2]
+            work += empirical._area(block)
+        assert work == empirical._work(*found.shape, size, other is None)
+        want = np.outer(x, x if other is None else y)
+        if other is None:
+            tile = np.arange(10) // size
+            want = want * (tile[:, None] <= tile)
+        np.testing.assert_array_equal(found, want)
+
+
 def test_memory_is_kept(problem):
     model, x, _ = problem
-    weights, chosen = jnp.eye(3), (True, False, False, False, True)
+    weights, chosen = np.eye(4), (True, False, False, False, True)
     one = sum(
         leaf.size * 8
-        for leaf in jax.tree.leaves(eqx.filter_eval_shape(empirical._of_one, model, jnp.asarray(x[0]), weights, chosen))
+        for leaf in jax.tree.leaves(eqx.filter_eval_shape(empirical._of_one, model, x[0], weights, chosen))
     )
     for memory in (10 * one, 200 * one):
-        plan = empirical._tiling(model, jnp.asarray(x[0]), weights, chosen, memory, 2000)
+        plan = empirical._tiling(model, x[0], weights, chosen, memory, 2000)
         assert 1 <= plan.batch <= plan.inputs and (plan.kept + 1) * plan.inputs * one <= memory
     assert plan.inputs * plan.kept >= 90  # and used
     with pytest.raises(ValueError, match=r"`memory_bytes` must be at least .* is 100"):
@@ -104,7 +123,7 @@ def test_under_transformations(problem):
     model, x, want = problem
     arrays, fixed = eqx.partition(model, eqx.is_array)
     got = jax.jit(lambda arrays: kernels.empirical_ntk(eqx.combine(arrays, fixed), x, x[:2]))(arrays)
-    np.testing.assert_allclose(got, want[:, :2].sum((2, 3)) / 3, rtol=1e-12)
+    np.testing.assert_allclose(got, want[:, :2].sum((2, 3)) / 4, rtol=1e-12)
 
 
 class Wide(eqx.Module):

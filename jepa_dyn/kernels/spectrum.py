@@ -16,15 +16,16 @@ for X = X' K_Gamma is K~ / (2n), not K~. With the pseudo-inverse of (23) four di
 """
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn._checks import is_traced, require, require_choice, require_finite, require_not_empty
+from jepa_dyn.kernels._large_matrices import largest_pairs, pivoted_root
 from jepa_dyn.parameters import Leaf
 
 METHODS = ("auto", "eigh", "cholesky")
@@ -76,8 +77,8 @@ def pair_spectrum(gram: ArrayLike, count: int | None = None, *, method: str = "a
         gram: K~ (2n, 2n), symmetric, positive semidefinite (singular is fine): `kernel(jnp.concatenate([x, x_prime]))`.
         count: how many of the largest eigenvalues; default all 2n.
         method: how the root of K~ is taken: "eigh", from its eigenvectors, on any device and under transformations; "cholesky", by
-            pivoting Cholesky on the host in float64, which stops at the numerical rank and leaves a small problem where the kernel
-            is smooth; "auto", the former under transformations and up to 500 points, else the latter.
+            pivoting Cholesky on the host in float64, which stops at the numerical rank, and then only the eigenvalues asked for;
+            "auto", the former under transformations and up to 500 points, else the latter.
 
     Raises:
         TypeError: not real numbers.
@@ -97,7 +98,7 @@ def pair_spectrum(gram: ArrayLike, count: int | None = None, *, method: str = "a
     count = _count(count, size)
     if _on_host(method, size, matrix):
         root, error = _root_by_cholesky("gram", matrix)
-        gammas, values = (jnp.asarray(part, matrix.dtype) for part in _largest_on_host(root, count))
+        gammas, values = (jnp.asarray(part, matrix.dtype) for part in largest_pairs(root, count))
         return PairSpectrum(gammas, values, _uncertainties(gammas, values, jnp.asarray(error, matrix.dtype)))
     spectrum, smallest, error = _by_eigenvectors(matrix, count)
     _refuse_indefinite("gram", smallest, error)
@@ -173,11 +174,12 @@ def _on_host(method: str, size: int, *matrices: Array) -> bool:
     return not is_traced(*matrices) and (method == "cholesky" or (method == "auto" and size > _SMALL))
 
 
-def _refuse_indefinite(name: str, smallest: ArrayLike, error: ArrayLike) -> None:
+def _refuse_indefinite(name: str, smallest: Any, error: Any) -> None:
     """`error`: how far rounding may have moved an eigenvalue."""
     if not is_traced(smallest) and float(smallest) < -float(error):
         raise ValueError(
-            f"Argument `{name}` must be positive semidefinite (it is a kernel), but has an eigenvalue below {float(smallest):.3g}."
+            f"Argument `{name}` must be positive semidefinite (it is a kernel), "
+            f"but has an eigenvalue of about {float(smallest):.2g}."
         )
 
 
@@ -189,7 +191,7 @@ def _root_by_eigenvectors(matrix: Array) -> tuple[Array, Array, Array]:
 
 
 def _root_by_cholesky(name: str, matrix: Array) -> tuple[np.ndarray, float]:
-    """(L, |E|) with as many columns as the numerical rank, in float64, by Cholesky factorisation with pivoting.
+    """(L, |E|) with as many columns as the numerical rank, in float64.
 
     Raises:
         ValueError: K is not positive semidefinite within rounding.
@@ -198,14 +200,8 @@ def _root_by_cholesky(name: str, matrix: Array) -> tuple[np.ndarray, float]:
     host = (host + host.T) / 2
     error, tolerance = rounding * float(np.linalg.norm(host)), rounding * np.diag(host).max()
     _refuse_indefinite(name, np.diag(host).min(), error)
-    factor, order, rank, _ = scipy.linalg.lapack.dpstrf(host, lower=1, tol=tolerance)
-    root = np.empty((len(host), rank))
-    root[order - 1] = np.tril(factor[:, :rank])
-    # what is left over is as small as its diagonal says only if it is positive semidefinite: tried on a few vectors
-    left = max(float(np.trace(host) - np.sum(root**2)), 0.0)
-    probes = np.random.default_rng(0).normal(size=(len(host), 3))
-    missed = np.linalg.norm(host @ probes - root @ (root.T @ probes), axis=0) / np.linalg.norm(probes, axis=0)
-    _refuse_indefinite(name, -missed.max(), error + len(host) * tolerance)
+    root, left, missed = pivoted_root(host, tolerance)
+    _refuse_indefinite(name, -missed, error + len(host) * tolerance)
     return root, error + left
 
 
@@ -219,16 +215,6 @@ def _by_eigenvectors(matrix: Array, count: int) -> tuple[PairSpectrum, Array, Ar
     gammas, vectors = gammas[::-1][:count], vectors[:, ::-1][:, :count]
     values = jnp.matmul(root, vectors, precision="highest")
     return PairSpectrum(gammas, values, _uncertainties(gammas, values, error)), smallest, error
-
-
-def _largest_on_host(root: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(gammas, values) in float64, without the eigenvectors that were not asked for; at most as many as L has columns."""
-    half, rank = len(root) // 2, root.shape[1]
-    inner = root[:half].T @ root[half:]
-    inner = (inner + inner.T) / len(root)
-    part = {} if count >= rank else {"subset_by_index": (rank - count, rank - 1)}
-    gammas, vectors = scipy.linalg.eigh(inner, overwrite_a=True, check_finite=False, **part)
-    return gammas[::-1], root @ vectors[:, ::-1]
 
 
 @partial(jax.jit, static_argnums=2)
@@ -255,7 +241,7 @@ def _of_two(roots: list[Array], error: Array, count: int) -> PairSpectrum:
 def _uncertainties(gammas: Array, values: Array, error: Array) -> Array:
     """|E| |v|^2 / ((2n)^2 |gamma|), at most |E|^(1/2) |v| / (2n), where that ends to hold; at least |E| / (2n), for v = 0."""
     error = error / len(values)
-    shift = jnp.sqrt(error * jnp.sum(values**2, axis=0) / len(values))
+    shift = jnp.sqrt(error) * jnp.sqrt(jnp.mean(values**2, axis=0))
     first_order = shift * (shift / jnp.where(gammas == 0, 1.0, jnp.abs(gammas)))
     return jnp.maximum(jnp.where(jnp.abs(gammas) > shift, first_order, shift), error)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.linalg import block_diag
 
 from jepa_dyn import kernels
+from jepa_dyn.kernels import _large_matrices
 
 from .problems import gamma_of, views
 
@@ -165,9 +166,10 @@ def test_repeated_eigenvalues_are_named():
     np.testing.assert_array_equal(found.repeated, [True, False] * 3 + [True] * 5)  # and the six zeros
 
 
-def test_float32(float32):
+@pytest.mark.parametrize("method", METHODS)
+def test_float32(float32, method):
     points = views(11, 6, 3).astype(np.float32)
-    found = kernels.pair_spectrum(kernels.linear(points))
+    found = kernels.pair_spectrum(kernels.linear(points), method=method)
     assert found.gammas.dtype == jnp.float32
     np.testing.assert_allclose(found.gammas[:3], np.linalg.eigvalsh(gamma_of(points.astype(float)))[::-1], atol=1e-6)
     assert int(found.learnable.sum()) == 3
@@ -199,3 +201,27 @@ def test_bad_arguments(method):
         kernels.two_encoder_spectrum(good, np.eye(3))
     with pytest.raises(TypeError, match="real numbers"):
         kernels.pair_spectrum(good * 1j)
+
+
+def test_iteration_for_large_kernels_finds_repeated_eigenvalues(monkeypatch):
+    """Two independent copies of 30 pairs, by iteration and by LAPACK; no answer where the iteration has not converged."""
+    half = np.array(kernels.RBF(0.7)(views(12, 30, 4)))
+    root, left, missed = _large_matrices.pivoted_root(copies(half), 1e-14)
+    assert root.shape[1] > 100 and left < 1e-11 and missed < 1e-12
+    values, vectors = _large_matrices._by_iteration(root, 4)
+    want = np.repeat(np.asarray(kernels.pair_spectrum(half, method="cholesky").gammas[:2]), 2) / 2
+    np.testing.assert_allclose(values, want, rtol=1e-12)
+    np.testing.assert_allclose(_large_matrices._by_lapack(root, 4)[0], want, rtol=1e-12)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(4), atol=1e-12)
+    monkeypatch.setattr(_large_matrices, "_ITERATIONS", 1)
+    assert _large_matrices._by_iteration(root, 4) is None
+
+
+def copies(gram):
+    """The kernel of two independent copies of the pairs: stacked as [X_1, X_2; X'_1, X'_2]."""
+    n = len(gram) // 2
+    blocks = gram.reshape(2, n, 2, n)
+    joint = np.zeros((2, 2, n, 2, 2, n))
+    for copy in range(2):
+        joint[:, copy, :, :, copy, :] = blocks
+    return joint.reshape(4 * n, 4 * n)
