@@ -8,7 +8,7 @@ Routes (`stepwise_routes.py`) are run in turns in one process. A turn is a whole
 the table says (`fast` routes take more, as real runs of 10^4 to 10^6 steps would). `steps/s` is the median over turns, `x plain`
 the median of the ratios of rates within each turn, which a busy machine disturbs less than the ratio of the medians. `setup s` is
 what is made of the pairs once (moments, their eigenbasis), the second time; `pays after` the steps after which setup and training
-together are faster than the plain loop. `first s` is the first call, with compilation, less the fastest later one.
+together are faster than the plain loop. `first s` is the first call, with compilation, less what its steps take later.
 `gap` is |W - W_plain| / |W_plain| (Frobenius norms) after the steps of the plain loop; it agrees below 1e-9 (float64) or 1e-3.
 Growth: one of n, m, d at a time. Memory: the peak of a fresh process that prepares and takes 10 steps, less that of one that
 only has the pairs.
@@ -88,16 +88,14 @@ def measure(
                 start = perf_counter()
                 ready[route.name] = route.prepare(problem)
                 setup[route.name] = perf_counter() - start
+            start = perf_counter()
             ends[route.name] = route.run(problem, ready[route.name], options.steps)
-        for turn in range(options.repeats + 1):
+            first[route.name] = perf_counter() - start
+        for _ in range(options.repeats):
             for route in chosen:
                 start = perf_counter()
                 route.run(problem, ready[route.name], steps[route.name])
-                taken = perf_counter() - start
-                if turn:
-                    seconds[route.name].append(taken)
-                else:
-                    first[route.name] = taken
+                seconds[route.name].append(perf_counter() - start)
     per_step = {name: [taken / steps[name] for taken in own] for name, own in seconds.items()}
     rows = []
     for route in chosen:
@@ -109,7 +107,7 @@ def measure(
             "note": route.note, "steps": steps[route.name], "turns_s": seconds[route.name], "rate": 1 / median(own),
             "times_plain": median(p / t for p, t in zip(plain, own, strict=True)), "setup_s": setup[route.name],
             "pays_after": max(0.0, extra / saved) if saved > 0 else None,
-            "first_s": first[route.name] - min(seconds[route.name]), "gap": gap(ends[route.name], ends["plain"]),
+            "first_s": first[route.name] - options.steps * median(own), "gap": gap(ends[route.name], ends["plain"]),
             "moved": gap(ends[route.name], problem.start), "agrees": gap(ends[route.name], ends["plain"]) < LIMITS[dtype],
         })  # fmt: skip
     return rows
@@ -134,7 +132,7 @@ def measure_memory(size: tuple[int, int, int]) -> list[dict[str, Any]]:
     """One row per route of the growth tables."""
     print(f"memory, n = {size[0]}, m = {3 * size[1] ** 2}, d = {size[2]}", file=sys.stderr, flush=True)
     base = peak_memory(None, size)
-    found = [{"route": name, "peak": peak_memory(name, size) - base} for name in (*GROWTH_ROUTES, "train")]
+    found = [{"route": name, "peak": peak_memory(name, size) - base} for name in GROWTH_ROUTES]
     return [{"n": size[0], "m": 3 * size[1] ** 2, "d": size[2], **row} for row in found]
 
 
@@ -211,7 +209,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         parts += ["**Microseconds per step as n, m, d grow, float64**", growth_table([kept, *growth])]
         parts += ["**Memory, float64**", memory_table(memory), "Targets:\n\n" + "\n".join(lines)]
     notes = {f"- {row['describe']}: {row['note']}": None for row in rows if row["note"]}
-    text = section("Stepwise learning", "\n\n".join([*parts, "Notes:\n\n" + "\n".join(notes)]), about)
+    parts += ["Notes:\n\n" + "\n".join(notes)] if notes else []
+    text = section("Stepwise learning", "\n\n".join(parts), about)
     report = {"about": about, "rows": rows, "growth": growth, "memory": memory, "verdicts": lines}
     return publish(options, text, report)
 

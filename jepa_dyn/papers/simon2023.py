@@ -110,8 +110,7 @@ def fig1ab(
     s0, gammas = np.asarray(start.singular_values), np.asarray(start.gammas)
     own = gammas[: s0.size]
     times = np.asarray(theory.critical_time(s0, own))
-    steps = np.unique(np.geomspace(times[0] / 3, 1.3 * times.max(), 800) / rate).astype(int)
-    steps = np.unique(steps)
+    steps = np.unique((np.geomspace(times[0] / 3, 1.3 * times.max(), 800) / rate).astype(int))
     run = train_in_eigenbasis(barlow_twins, y0, args, steps, learning_rate=rate, observe=correlation_eigenvalues)
     run.raise_if_failed()
     ts, values = rate * steps, np.asarray(run.ys)

@@ -190,7 +190,7 @@ def plot_speed_up(dataset: "xarray.Dataset") -> Any:
     figure, axes = pyplot.subplots(2, 2, figsize=(11.5, 8), layout="constrained")
     (first, second), (third, fourth) = axes
     unit, d = dataset.attrs["unit"], dataset.sizes["mode"]
-    never = 1.6 * float(dataset.step.max())
+    never = 2.5 * float(dataset.step.max())
     names = [str(name) for name in dataset.loss.values]
     for shift, name in enumerate(names):
         one, colour = dataset.sel(loss=name), LOSS_COLOURS[name]
@@ -234,7 +234,7 @@ def plot_speed_up(dataset: "xarray.Dataset") -> Any:
     rates = dataset.rate.values[1:]
     second.set_xticks(rates, [f"{rate:g}" for rate in rates])
     second.minorticks_off()
-    second.axhspan(0.45 * never, 3 * never, color="0.94", zorder=0)
+    second.axhspan(0.58 * never, 3 * never, color="0.94", zorder=0)
     second.text(rates[-1], 2 * never, "never", ha="right", fontsize=9)
     second.set_ylim(top=3 * never)
     second.set_xlabel(r"learning rate × $4\gamma_1$")

@@ -142,7 +142,7 @@ def speed_up(
     rows = np.linalg.qr(final.mT)[0].mT
     spanned = ((rows @ features[:d].T) ** 2).sum(axis=(-2, -1)) / d
     size = (final**2).sum(axis=(-2, -1)) / float(least_squared_norm(own, d))
-    ends = [[outcome(status[i, j], values[i, j, -2:]) for j in range(len(runs))] for i in range(len(FLOWS))]
+    ends = [[outcome(int(status[i, j]), values[i, j, -2:]) for j in range(len(runs))] for i in range(len(FLOWS))]
     run_dims, level = ("loss", "run"), ("loss", "level")
     variables = {
         "eigenvalue": ((*run_dims, "save", "mode"), values, {"long_name": "eigenvalue of C"}),
