@@ -88,10 +88,8 @@ def detect_steps(
     Raises:
         ValueError: thresholds out of order, a level that is not > 0, times that do not increase, shapes that disagree.
     """
-    times, values = (
-        jnp.asarray(ts, jnp.result_type(float)),
-        jnp.asarray(paths, jnp.result_type(float, jnp.asarray(paths))),
-    )
+    times, values = jnp.asarray(ts, jnp.result_type(float)), jnp.asarray(paths)
+    values = values.astype(jnp.result_type(float, values))
     require_increasing("ts", times)
     if times.ndim != 1 or values.ndim < 2 or values.shape[-2] != times.shape[0]:
         raise ValueError(

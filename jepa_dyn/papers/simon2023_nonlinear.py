@@ -98,7 +98,7 @@ def fig2ab(
     width: int = 2048,
     alpha: float = 1e-4,
     learning_rate: float = 3e-4,
-    steps: int = 8000,
+    horizon: float = 1.1,
     full: bool = False,
     key: int = 0,
 ) -> "xarray.Dataset":
@@ -113,7 +113,7 @@ def fig2ab(
         width: hidden units.
         alpha: scale of the readout at the start, > 0; beside it a run with all parameters times alpha, up to the printed time.
         learning_rate: of full-batch gradient descent, > 0.
-        steps: of gradient descent.
+        horizon: length of the run in units of the last time of a step that the NTK at the start predicts, > 0.
         full: a third of the learning rate, three times the steps.
         key: seed of crops and start.
 
@@ -129,12 +129,12 @@ def fig2ab(
     """
     import xarray
 
-    for name, value in {"patch_size": patch_size, "width": width, "dimension": dimension, "steps": steps}.items():
+    for name, value in {"patch_size": patch_size, "width": width, "dimension": dimension}.items():
         require_whole(name, value, 2)
     require_whole("pairs", pairs, 2 * dimension)
-    require_positive("alpha", alpha)
-    require_positive("learning_rate", learning_rate)
-    rate, saved = (learning_rate / 3, _saved(3 * steps)) if full else (learning_rate, _saved(steps))
+    for name, value in {"alpha": alpha, "learning_rate": learning_rate, "horizon": horizon}.items():
+        require_positive(name, value)
+    rate = learning_rate / 3 if full else learning_rate
     views = standardised_pairs(pairs, patch_size, key)
     basis = np.linalg.qr(np.concatenate(views).T)[
         0
@@ -142,6 +142,8 @@ def fig2ab(
     held = (views[0] @ basis, views[1] @ basis)
     plain = in_coordinates(one_hidden_layer_encoder(jax.random.key(key), basis.shape[0], dimension, width=width), basis)
     start = eqx.tree_at(lambda e: e.readout, plain, scale_parameters(plain.readout, alpha))
+    before = tangent_kernel_prediction(start, *held)
+    saved = _saved(max(20, round(horizon * float(before.motion.critical_times().max()) / rate)))
     run = _trained(start, held, saved, rate, optax.sgd)
     run.raise_if_failed()
     short = np.unique(np.linspace(0, max(1, round(PRINTED_TIME / rate)), 20).astype(int))
@@ -150,7 +152,7 @@ def fig2ab(
     end = _cast(run.final, jnp.float64)
     found = detect_steps(ts, values, level=1.0, log=True)
     flat = find_plateaus(ts[1:], np.asarray(run.ys["loss"], float)[1:], band=0.4, log_time=True)
-    models = [tangent_kernel_prediction(network, *held, start=start) for network in (start, end)]
+    models = [before, tangent_kernel_prediction(end, *held, start=start)]
     paths = [model.trajectory(ts) for model in models]
     kernels = [np.asarray(empirical_ntk(e, np.concatenate(held), output="trace")) for e in (start, end)]
     sizes = [float(np.linalg.norm(one)) for one in kernels]

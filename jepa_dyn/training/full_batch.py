@@ -86,7 +86,8 @@ def train_full_batch(
         raise TypeError(
             f"Argument `encoder` must be a callable equinox.Module with parameters, but has type {type(encoder).__name__}."
         )
-    require_finite("encoder", jax.tree.leaves(parameters)[0])
+    for path, leaf in jax.tree_util.tree_flatten_with_path(parameters)[0]:
+        require_finite("encoder" + jax.tree_util.keystr(path), leaf)
     dtype = state_dtype(parameters)
     x, y = _views(x, y, dtype)
     problem = _Problem(x, y, rest, hashable_optimiser(loss))

@@ -17,7 +17,7 @@ SMALL = {"pairs": 6, "patch_size": 4, "dimension": 3}
 
 @pytest.fixture(scope="module")
 def fig2ab():
-    return simon2023.fig2ab(**SMALL, width=256, alpha=1e-3, learning_rate=4e-3, steps=4000)
+    return simon2023.fig2ab(**SMALL, width=256, alpha=1e-3, learning_rate=4e-3)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,8 @@ def test_drawings_hold_every_panel(fig2ab, appendix_e):
         ("fig2ab", {"pairs": 5, "dimension": 3}, "`pairs` must be a whole number >= 6"),
         ("fig2ab", {"alpha": 0.0}, "`alpha` must be finite and > 0"),
         ("fig2ab", {"learning_rate": -1.0}, "`learning_rate` must be finite and > 0"),
-        ("fig2ab", {"steps": 1}, "`steps` must be a whole number >= 2"),
+        ("fig2ab", {"horizon": 0.0}, "`horizon` must be finite and > 0"),
+        ("appendix_e", {"steps": 1}, "`steps` must be a whole number >= 2"),
         ("appendix_e", {"dimension": 1}, "`dimension` must be a whole number >= 2"),
     ],
 )

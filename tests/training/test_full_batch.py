@@ -134,6 +134,10 @@ def test_inputs_in_coordinates_train_the_same_function(single):
     assert not np.allclose(whole.ys["loss"], single.ys["loss"])
 
 
+def scaled_to(value):
+    return eqx.tree_at(lambda encoder: encoder.readout.bias, network(KEY), jnp.full(D, value))
+
+
 def pairwise(first, second):
     return jnp.sum(first - second, axis=1)
 
@@ -149,6 +153,7 @@ def pairwise(first, second):
         ({"learning_rate": -1.0}, ValueError, "`learning_rate` must be finite and > 0"),
         ({"learning_rate": None}, ValueError, "`learning_rate` must be given"),
         ({"optimiser": "adam"}, TypeError, "`optimiser` must be a function"),
+        ({"encoder": scaled_to(np.nan)}, ValueError, "`encoder.readout.bias` must be finite"),
         ({"encoder": jnp.tanh}, TypeError, "`encoder` must be a callable equinox.Module"),
     ],
 )
