@@ -30,7 +30,7 @@ def plot_fig2ab(dataset: "xarray.Dataset") -> Any:
     loss.plot(ts, first.predicted_loss.values, "--", color=CYCLE[1], linewidth=1.5, label="theory, NTK at the start")
     loss.set_ylabel(r"loss $|C - I|^2$")
     loss.set_title("(A) loss; lines: steps found in (B)", fontsize=10, loc="left")
-    loss.legend(frameon=False, fontsize=9, loc="lower left")
+    loss.legend(edgecolor="none", framealpha=1, fontsize=9, loc="lower left")
     for j, shade in enumerate(shades):
         spectrum.plot(ts, dataset.eigenvalue.values[:, j], color=shade, linewidth=1.8)
         spectrum.plot(ts, first.predicted_eigenvalue.values[:, j], "--", color=shade, linewidth=1.1)
