@@ -11,7 +11,7 @@ what is made of the pairs once (moments, their eigenbasis), the second time; `pa
 together are faster than the plain loop. `first s` is the first call, with compilation, less what its steps take later.
 `gap` is |W - W_plain| / |W_plain| (Frobenius norms) after the steps of the plain loop; it agrees below 1e-9 (float64) or 1e-3.
 Growth: one of n, m, d at a time. Memory: the peak of a fresh process that prepares and takes 10 steps, less that of one that
-only has the pairs.
+only has the pairs. Kernels: `stepwise_kernels.py`, whose docstring says what its columns are.
 Nothing passes or fails on time; ratios are to be read, not absolute figures.
 """
 
@@ -136,6 +136,17 @@ def measure_memory(size: tuple[int, int, int]) -> list[dict[str, Any]]:
     return [{"n": size[0], "m": 3 * size[1] ** 2, "d": size[2], **row} for row in found]
 
 
+def measure_kernels() -> dict[str, dict[str, Any]]:
+    """Rows and table of `stepwise_kernels`, under the titles of the tables."""
+    from benchmarks.stepwise_kernels import measure_embeddings, measure_tangent_kernels, table
+
+    found = {
+        "Empirical tangent kernels of 1,000 pairs, float32": measure_tangent_kernels(),
+        "Embeddings of 5,000 points in 10 dimensions through a kernel, float64": measure_embeddings(),
+    }
+    return {title: {"rows": rows, "table": table(rows)} for title, rows in found.items()}
+
+
 def _markdown(head: str, rows: list[list[str]]) -> str:
     names = head.split("|")
     lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
@@ -198,6 +209,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     standard = [measure(size, dtype, options) for dtype in ("float64", "float32")]
     growth = [] if options.quick else [measure(one, "float64", options, GROWTH_ROUTES) for one in GROWTH]
     memory = [] if options.quick else [row for one in MEMORY for row in measure_memory(one)]
+    kernels = {} if options.quick else measure_kernels()
     rows = [row for one in standard for row in one]
     lines = [] if options.quick else verdicts(rows)
     parts = [f"`{command_line(options)}`; columns as its `--help` says."]
@@ -207,11 +219,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if growth:
         kept = [row for row in standard[0] if row["route"] in GROWTH_ROUTES]
         parts += ["**Microseconds per step as n, m, d grow, float64**", growth_table([kept, *growth])]
-        parts += ["**Memory, float64**", memory_table(memory), "Targets:\n\n" + "\n".join(lines)]
+        parts += ["**Memory, float64**", memory_table(memory)]
+        parts += [part for title, one in kernels.items() for part in (f"**{title}**", one["table"])]
+        parts += ["Targets:\n\n" + "\n".join(lines)]
     notes = {f"- {row['describe']}: {row['note']}": None for row in rows if row["note"]}
     parts += ["Notes:\n\n" + "\n".join(notes)] if notes else []
     text = section("Stepwise learning", "\n\n".join(parts), about)
-    report = {"about": about, "rows": rows, "growth": growth, "memory": memory, "verdicts": lines}
+    report = {"about": about, "rows": rows, "growth": growth, "memory": memory, "kernels": kernels, "verdicts": lines}
     return publish(options, text, report)
 
 

@@ -24,6 +24,7 @@
 
 # %%
 import importlib.util
+import io
 import os
 import subprocess
 import sys
@@ -34,6 +35,8 @@ if importlib.util.find_spec("jepa_dyn") is None:
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
+from IPython.display import Image, display
 
 import jepa_dyn
 from jepa_dyn import flows, moments, solve
@@ -43,7 +46,16 @@ from jepa_dyn.theory.barlow_twins_alignment import alignment_exponent, small_sta
 
 jepa_dyn.enable_x64()  # starts of 1e-7, times over four decades
 FAST = os.environ.get("JEPA_DYN_FAST") == "1"  # a quick run, for testing
-plt.rcParams["figure.dpi"] = 64
+
+
+def show(figure, dpi=84, colours=40):
+    """The figure in few colours, which keeps the notebook small."""
+    plain, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(plain, dpi=dpi)
+    plt.close(figure)
+    PIL.Image.open(plain).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
+    display(Image(small.getvalue()))
+
 
 # %% [markdown]
 # ## The data: all that a linear encoder sees of them
@@ -63,22 +75,22 @@ print(f"{(gammas > 0).sum()} eigenvalues > 0, {(gammas < 0).sum()} < 0; the firs
 
 
 def as_image(row):
-    """A feature as a picture: grey is zero."""
-    return 0.5 + 0.5 * row.reshape(side, side, 3) / np.abs(row).max()
+    """A feature as a picture: grey is zero, light is the sign of its sum."""
+    return 0.5 + 0.5 * np.sign(row.sum()) * row.reshape(side, side, 3) / np.abs(row).max()
 
 
-figure, axes = plt.subplots(2, 10, figsize=(10, 2.5), layout="constrained")
-for k in range(5):
+figure, axes = plt.subplots(2, 9, figsize=(9, 2.5), layout="constrained")
+for k in range(4):
     for one, ax in zip((x[k], y[k]), axes[:, k], strict=True):
         ax.imshow(one.reshape(side, side, 3))
-for j, ax in enumerate(axes[:, 5:].flat):
+for j, ax in enumerate(axes[:, 4:].flat):
     if j < d:
         ax.imshow(as_image(features[j]))
         ax.set_title(f"{gammas[j]:.3g}", fontsize=9, pad=2)
 for ax in axes.flat:
     ax.axis("off")
-figure.suptitle("Left: five pairs of crops, one above the other. Right: the first features and their γ", fontsize=10)
-plt.show()
+figure.suptitle("Left: four pairs of crops, one above the other. Right: the first features and their γ", fontsize=10)
+show(figure, colours=160)
 
 # %% [markdown]
 # ## Before training: what will be learned when
@@ -133,7 +145,7 @@ axes[1].set(xscale="log", xlabel="time = learning rate × step", ylabel="eigenva
 axes[0].set_title("loss; dashed: predicted times", fontsize=10)
 axes[1].set_title("trained (colours), theory (10) (dotted)", fontsize=10)
 axes[0].legend(frameon=False, fontsize=9)
-plt.show()
+show(figure)
 
 # %% [markdown]
 # The first feature is a little late: a step of size $\eta$ multiplies it by $1 + 4 \gamma \eta$ where the flow has
@@ -146,24 +158,20 @@ plt.show()
 
 # %%
 plateaus = np.append(np.sqrt(half[1:] * half[:-1]), ts[-1])
-figure, axes = plt.subplots(2, d, figsize=(10, 2.5), layout="constrained")
-for j, place in enumerate(np.minimum(np.searchsorted(ts, plateaus), len(ts) - 1)):
+places = np.minimum(np.searchsorted(ts, plateaus), len(ts) - 1)
+figure, axes = plt.subplots(1, d, figsize=(10, 1.5), layout="constrained")
+for j, (ax, place) in enumerate(zip(axes, places, strict=True)):
     newest = np.linalg.svd(np.asarray(run.ys["W"][place]), full_matrices=False)[2][0]
-    overlap = newest @ features[j]
-    axes[0, j].imshow(as_image(newest * np.sign(overlap)))
-    axes[1, j].imshow(as_image(features[j]))
-    axes[0, j].set_title(f"{abs(overlap):.3f}", fontsize=9, pad=2)
-for ax in axes.flat:
+    ax.imshow(as_image(newest))
+    ax.set_title(f"{abs(newest @ features[j]):.4f}", fontsize=9, pad=2)
     ax.axis("off")
-figure.suptitle(
-    "Added by each step (above, with its overlap), and the feature of Γ that should be (below)", fontsize=10
-)
-plt.show()
+figure.suptitle("What each step has added to W, and its overlap with the feature of Γ", fontsize=10)
+show(figure, colours=160)
 
 # %% [markdown]
-# Where two eigenvalues are close the overlap is less than 1: the encoder follows the aligned motion up to $\alpha^p$,
-# $p = 1 - \max_j \gamma_{j+1} / \gamma_j$, and on photographs $p$ is small. Times hardly mind; the subspace does. (The paper states
-# that the difference vanishes as $\alpha \to 0$, and gives no rate.)
+# How close is that to be expected? The encoder follows the aligned motion up to the order of $\alpha^p$,
+# $p = 1 - \max_j \gamma_{j+1} / \gamma_j$, and on photographs, where eigenvalues are close, $p$ is small. Times hardly mind; the
+# subspace may. (The paper states that the difference vanishes as $\alpha \to 0$, and gives no rate.)
 
 # %%
 print(f"p = {float(alignment_exponent(gammas, d)):.3f}: α^p = {alpha ** float(alignment_exponent(gammas, d)):.2f}")
@@ -181,8 +189,7 @@ print(f"W spans {100 * np.sum((rows @ features[:d].T) ** 2) / d:.1f} % of the fi
 # %%
 shapes = simon2023.fig9()
 figure = simon2023.plot_fig9(shapes)
-figure.set_dpi(60)
-plt.show()
+show(figure)
 
 # %% [markdown]
 # * **squared** (1): a plateau at 0. Stable below 1/4, then a 2-cycle, chaos, divergence.
@@ -198,8 +205,7 @@ plt.show()
 # %%
 found = simon2023.speed_up(**({"pairs": 60, "patch_size": 4, "dimension": 4} if FAST else {}))
 figure = simon2023.plot_speed_up(found)
-figure.set_dpi(54)
-plt.show()
+show(figure)
 
 # %%
 unit, slow, well = found.attrs["unit"], found.isel(run=1), found.isel(run=slice(1, None))

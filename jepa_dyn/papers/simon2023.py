@@ -3,22 +3,17 @@
 Times are gradient-flow times with the 4 of (6); "time" in the paper's figures is learning rate x step, the same.
 """
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jepa_dyn._checks import require_positive
 from jepa_dyn.flows import (
-    BarlowTwinsState,
     barlow_twins,
+    barlow_twins_arguments,
     barlow_twins_arguments_from_gamma,
     barlow_twins_loss,
-    barlow_twins_quartic,
-    barlow_twins_sharp,
-    barlow_twins_smooth,
     barlow_twins_state,
 )
 from jepa_dyn.papers import simon2023_checks as claims
@@ -26,15 +21,13 @@ from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
 from jepa_dyn.papers.simon2023_data import (
     correlation_eigenvalues,
     first_crossings,
-    gaussian_start,
-    photograph_arguments,
-    start_in_basis,
+    photograph_problem,
 )
+from jepa_dyn.papers.simon2023_losses import fig9, landscape, speed_up
 from jepa_dyn.papers.simon2023_nonlinear import appendix_e, fig2ab
 from jepa_dyn.papers.simon2023_nonlinear_plots import plot_appendix_e, plot_fig2ab
 from jepa_dyn.papers.simon2023_plots import plot_fig1ab, plot_fig6, plot_fig8, plot_fig9, plot_speed_up
-from jepa_dyn.papers.simon2023_speed_up import speed_up
-from jepa_dyn.solve import integrate, train, train_in_eigenbasis
+from jepa_dyn.solve import integrate, train_in_eigenbasis
 from jepa_dyn.theory import barlow_twins as theory
 from jepa_dyn.theory.barlow_twins_alignment import SmallStart, alignment_exponent, rms_singular_values, small_start
 from jepa_dyn.theory.barlow_twins_off_diagonal import small_start_amplitudes
@@ -43,12 +36,6 @@ if TYPE_CHECKING:
     import xarray
 
 TIME = {"long_name": "time t = learning rate x step"}
-FLOWS = {
-    "squared": barlow_twins,
-    "sharp": barlow_twins_sharp,
-    "smooth": barlow_twins_smooth,
-    "quartic": barlow_twins_quartic,
-}
 
 
 def readings_of_19(start: SmallStart, alpha: float) -> dict[str, np.ndarray]:
@@ -104,9 +91,8 @@ def fig1ab(
 
     require_positive("learning_rate", learning_rate)
     rate = learning_rate / 5 if full else learning_rate
-    args = photograph_arguments(pairs, patch_size, key)
-    y0 = gaussian_start(dimension, args, alpha, key)
-    start = start_in_basis(y0, args)
+    moments, _, y0, start = photograph_problem(pairs, patch_size, dimension, alpha, key)
+    args = barlow_twins_arguments(moments)
     s0, gammas = np.asarray(start.singular_values), np.asarray(start.gammas)
     own = gammas[: s0.size]
     times = np.asarray(theory.critical_time(s0, own))
@@ -187,7 +173,7 @@ def fig6(*, alpha: float = 1e-9, full: bool = False, key: int = 0) -> "xarray.Da
         found["corrected"].append(np.asarray(small_start_amplitudes(ts, start)))
         found["aligned"].append(np.asarray(start.aligned.singular_values(ts)))
     entry = ("start", "time", "row", "column")
-    variables = {
+    variables: dict[str, Any] = {
         name: (entry, np.stack(found[name]), {"long_name": f"A(t), {name}"})
         for name in found
         if name not in ("time", "aligned")
@@ -214,17 +200,6 @@ def _integrated(gammas: np.ndarray, start: np.ndarray, ts: np.ndarray) -> tuple[
         np.diagonal(np.asarray(ys["ssl"].encoder), axis1=1, axis2=2) * np.sqrt(gammas),
         np.asarray(ys["supervised"]),
     )
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _landscape(flow: Any, loss: Any, s: Any, args: Any) -> tuple[Any, Any]:
-    """(loss, speed of s) of one mode at every s."""
-
-    def one(s: Any) -> tuple[Any, Any]:
-        y = BarlowTwinsState(jnp.reshape(s, (1, 1)))
-        return loss(y, args), flow(0.0, y, args).encoder[0, 0]
-
-    return jax.vmap(one)(s)
 
 
 @in_float64
@@ -259,11 +234,11 @@ def fig8(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
     exact = np.asarray(theory.singular_value(ts[:, None], s0, gammas)) * np.sqrt(gammas)
     place = np.linspace(-1.6, 1.6, 321)
     unit = barlow_twins_arguments_from_gamma(np.ones((1, 1)))
-    landscape, speed = _landscape(barlow_twins, barlow_twins_loss, jnp.asarray(place), unit)
+    loss, speed = landscape(barlow_twins, barlow_twins_loss, jnp.asarray(place), unit)
     half = np.stack([first_crossings(late, values**2, 0.5) for values in grown])
     path = ("time", "gamma")
     variables = {
-        "ssl_loss": ("place", np.asarray(landscape), {"long_name": "loss"}),
+        "ssl_loss": ("place", np.asarray(loss), {"long_name": "loss"}),
         "ssl_speed": ("place", np.asarray(speed), {"long_name": "speed of s at gamma = 1"}),
         "supervised_loss": ("place", (1 - place) ** 2, {"long_name": "loss"}),
         "ssl": (path, ssl, {"long_name": "singular value sbar"}),
@@ -280,67 +255,6 @@ def fig8(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
     coords |= {"gamma": gammas, "kind": ["ssl", "supervised"], "start": smaller}
     dataset = xarray.Dataset(variables, coords)
     return with_checks(dataset, claims.fig8_checks(dataset), paper=PAPERS["simon2023"], figure="8")
-
-
-def _only_weight(y: BarlowTwinsState, args: Any) -> Any:
-    return y.encoder[0, 0]
-
-
-@in_float64
-def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
-    """Figure 9: the modewise losses, and where gradient descent on each ends, for one mode of gamma = 1, over the learning rate.
-
-    Args:
-        start: s(0), in (0, 0.1].
-        full: 1200 learning rates instead of 240.
-
-    Returns:
-        Dataset over loss: values over sbar, as printed and by the library; curvature either side of the minimum; the force near
-        zero; the last 32 of many steps over the learning rate, NaN where the run diverged.
-
-    Raises:
-        ValueError: start out of range.
-
-    Source: Simon 2023, Figure 9, appendix G.2, G.3.
-    """
-    import xarray
-
-    require_positive("start", start)
-    if start > 0.1:
-        raise ValueError(f"Argument `start` must be at most 0.1, a small one, but is {start}.")
-    args = barlow_twins_arguments_from_gamma(np.ones((1, 1)))
-    place = np.linspace(-1.6, 1.6, 321)
-    # 0.24, 0.26, 0.5, 1 are among them
-    rates = np.linspace(0.01, 1.2, 120) if not full else np.linspace(0.002, 1.2, 600)
-    last = np.arange(3000, 3032)
-    y0 = BarlowTwinsState(jnp.full((len(rates), 1, 1), start))
-    measured: dict[str, list[np.ndarray]] = {"loss": [], "curvature": [], "force": [], "end": []}
-    beside, near = np.array([1 - 1e-6, 1 + 1e-6]), np.array([1e-3, 1e-6, 1e-9])
-    points = jnp.asarray(np.concatenate([place, beside, near]))
-    for flow in FLOWS.values():
-        loss, speed = (
-            np.asarray(one) for one in _landscape(flow, getattr(flow, "loss", barlow_twins_loss), points, args)
-        )
-        measured["loss"].append(loss[:-5])
-        measured["curvature"].append(speed[-5:-3] / (1 - beside))
-        measured["force"].append(speed[-3:])
-        run = train(flow, y0, args, last, learning_rate=rates, observe=_only_weight)
-        measured["end"].append(np.asarray(run.ys))
-    s = np.abs(place)
-    printed = [(1 - s**2) ** 2, (1 - s) ** 2, (1 - np.minimum(s**2, 1)) ** 2, (1 - s**2) ** 4]
-    dims = {
-        "loss": ("name", "place"),
-        "curvature": ("name", "side"),
-        "force": ("name", "near"),
-        "end": ("name", "rate", "step"),
-    }
-    labels = {"loss": "loss", "curvature": "curvature beside sbar = 1", "force": "speed of s", "end": "s at the end"}
-    variables = {name: (dims[name], np.stack(measured[name]), {"long_name": labels[name]}) for name in dims}
-    variables["printed"] = (dims["loss"], np.stack(printed), {"long_name": "loss as a function of sbar"})
-    coords = {"name": list(FLOWS), "place": ("place", place, {"long_name": "sbar"}), "side": ["below", "above"]}
-    coords |= {"near": near, "rate": ("rate", rates, {"long_name": "learning rate"}), "step": last}
-    dataset = xarray.Dataset(variables, coords)
-    return with_checks(dataset, claims.fig9_checks(dataset), paper=PAPERS["simon2023"], figure="9")
 
 
 ITEMS = (

@@ -1,4 +1,4 @@
-"""What Simon et al. 2023 claim about their linear model in Figures 1, 6, 8 and 9, and what is found."""
+"""What Simon et al. 2023 claim about their linear model in Figures 1, 6 and 8, and what is found."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MIDDLE = 1  # the start of Figure 6 among the three
 
 
-def _list(values: np.ndarray, form: str = ".3g") -> str:
+def number_list(values: np.ndarray, form: str = ".3g") -> str:
     return ", ".join(format(float(value), form) for value in np.ravel(values))
 
 
@@ -57,7 +57,7 @@ def fig1ab_checks(dataset: "xarray.Dataset") -> list[Check]:
             "Steps are discrete and well separated",
             where,
             "discrete, well-separated steps",
-            f"distances of steps over their widths (10 to 90 %): {_list(separation, '.1f')}",
+            f"distances of steps over their widths (10 to 90 %): {number_list(separation, '.1f')}",
             True,
             bool((separation > 1).all()),
             "set by the spectrum of the data: distances are ratios of eigenvalues",
@@ -158,7 +158,7 @@ def fig6_checks(dataset: "xarray.Dataset") -> list[Check]:
             "Above the diagonal (48) holds to the end for k > d",
             where,
             "a_jk(0) (s_j(t) / s_j(0))^(γ_k/γ_j)",
-            f"simulated over (48) at the end: {_list(beyond, '.4f')}",
+            f"simulated over (48) at the end: {number_list(beyond, '.4f')}",
             True,
             bool((np.abs(beyond - 1) < 0.03).all()),
         ),
@@ -166,7 +166,7 @@ def fig6_checks(dataset: "xarray.Dataset") -> list[Check]:
             "Above the diagonal (48) holds to the end for k <= d",
             where,
             "a_jk(0) (s_j(t) / s_j(0))^(γ_k/γ_j)",
-            f"simulated over (48) at the end, jk = 12, 13, 23: {_list(late, '.4f')}",
+            f"simulated over (48) at the end, jk = 12, 13, 23: {number_list(late, '.4f')}",
             False,
             bool((np.abs(late - 1) < 0.05).all()),
             "(46) drops the coupling of a_jk to a_kj, which counts once mode k has grown",
@@ -175,7 +175,7 @@ def fig6_checks(dataset: "xarray.Dataset") -> list[Check]:
             "It is (48) times F(γ_j/γ_k), F(g) = π^(1/2) Γ((g+1)/2) / Γ(g/2)",
             where,
             "(corrected)",
-            f"{_list(late, '.5f')}; F: {_list(factors, '.5f')}",
+            f"{number_list(late, '.5f')}; F: {number_list(factors, '.5f')}",
             True,
             bool((np.abs(late / factors - 1) < 0.01).all()),
         ),
@@ -183,7 +183,7 @@ def fig6_checks(dataset: "xarray.Dataset") -> list[Check]:
             "Entries below the diagonal remain zero",
             where,
             "0 for j > k",
-            f"a_kj over a_jk at the end: {_list(below)}",
+            f"a_kj over a_jk at the end: {number_list(below)}",
             False,
             bool((np.abs(below) < 0.05).all()),
             "of the same order as those above",
@@ -192,7 +192,7 @@ def fig6_checks(dataset: "xarray.Dataset") -> list[Check]:
             "They end at -(γ_k/γ_j)^(1/2) a_jk, so that C is diagonal",
             where,
             "(corrected)",
-            f"{_list(below, '.5f')}; wanted {_list(wanted_below, '.5f')}",
+            f"{number_list(below, '.5f')}; wanted {number_list(wanted_below, '.5f')}",
             True,
             bool((np.abs(below / wanted_below - 1) < 0.01).all()),
         ),
@@ -208,7 +208,7 @@ def fig6_checks(dataset: "xarray.Dataset") -> list[Check]:
             "All entries beside the diagonal vanish with α: |W - W*| ~ α^p, p = 1 - max γ_k/γ_j = 1/2",
             "Result 4.6, appendix C",
             "|W(t) - W*(t)| -> 0",
-            f"largest |W - W*| {_list(gaps, '.2e')} at α = {_list(alphas, '.0e')}: p = {slope:.4f}",
+            f"largest |W - W*| {number_list(gaps, '.2e')} at α = {number_list(alphas, '.0e')}: p = {slope:.4f}",
             True,
             abs(slope - p) < 0.01,
             "the paper gives no rate; the largest difference is the one at the end",
@@ -247,7 +247,7 @@ def fig8_checks(dataset: "xarray.Dataset") -> list[Check]:
             "Two minima at ±1 and one maximum at 0",
             where,
             "Figure 8A",
-            f"stationary at sbar = {_list(np.array(extrema))}",
+            f"stationary at sbar = {number_list(np.array(extrema))}",
             True,
             extrema == [-1.0, 0.0, 1.0],
         ),
@@ -273,7 +273,7 @@ def fig8_checks(dataset: "xarray.Dataset") -> list[Check]:
             "To leave a ball of radius ε takes -log(ε / |sbar(0)|) / (4γ)",
             "footnote 23",
             "-log(ε/|sbar(0)|) / (4γ)",
-            f"ε = 0.1: measured {_list(np.array(taken))}, printed {_list(-ball)}",
+            f"ε = 0.1: measured {number_list(np.array(taken))}, printed {number_list(-ball)}",
             False,
             bool((np.abs(ratio + 1) < 0.05).all()),
             "a negative time",
@@ -282,7 +282,7 @@ def fig8_checks(dataset: "xarray.Dataset") -> list[Check]:
             "To leave a ball of radius ε takes +log(ε / |sbar(0)|) / (4γ)",
             "footnote 23",
             "(corrected)",
-            f"ε = 0.1: measured over that {_list(ratio, '.4f')}",
+            f"ε = 0.1: measured over that {number_list(ratio, '.4f')}",
             True,
             bool((np.abs(ratio - 1) < 0.01).all()),
         ),
@@ -290,7 +290,7 @@ def fig8_checks(dataset: "xarray.Dataset") -> list[Check]:
             "The minimum is approached on the time scale 1 / (4γ)",
             where,
             "τ' = 1 / (4γ)",
-            f"measured rate over γ: {_list(np.array(rates), '.3f')}",
+            f"measured rate over γ: {number_list(np.array(rates), '.3f')}",
             False,
             bool((np.abs(np.array(rates) / 4 - 1) < 0.05).all()),
             "1 / (4γ) is the e-fold of the escape",
@@ -299,7 +299,7 @@ def fig8_checks(dataset: "xarray.Dataset") -> list[Check]:
             "The minimum is approached on the time scale 1 / (8γ)",
             where,
             "(corrected)",
-            f"measured rate over γ: {_list(np.array(rates), '.3f')}",
+            f"measured rate over γ: {number_list(np.array(rates), '.3f')}",
             True,
             bool((np.abs(np.array(rates) / 8 - 1) < 0.05).all()),
         ),
@@ -319,103 +319,5 @@ def fig8_checks(dataset: "xarray.Dataset") -> list[Check]:
             f"integrated and exact {supervised_error:.1e}",
             True,
             spread < 1.01 and supervised_error < 1e-6,
-        ),
-    ]
-
-
-def fig9_checks(dataset: "xarray.Dataset") -> list[Check]:
-    """Landscapes of the proposed losses and gradient descent on them."""
-    where = "appendix G, Fig. 9"
-    gap = float(np.abs(dataset.loss.values - dataset.printed.values).max())
-    sharp, squared = dataset.sel(name="sharp"), dataset.sel(name="squared")
-    force, plain_force = sharp.force.values, squared.force.values
-    bent = {str(name): dataset.curvature.sel(name=name).values for name in dataset.name.values}
-
-    def end(name: str, rate: float) -> np.ndarray:
-        return np.abs(dataset.end.sel(name=name).sel(rate=rate, method="nearest").values)
-
-    def settled(name: str, rate: float) -> bool:
-        values = end(name, rate)
-        return bool(np.isfinite(values).all() and np.ptp(values) < 1e-6)
-
-    below, above = end("squared", 0.24), end("squared", 0.26)
-    rates = dataset.rate.values
-    smooth = np.abs(dataset.end.sel(name="smooth").values)
-    stuck = {rate: float(end("smooth", rate)[-1]) for rate in (0.26, 0.5, 1.0)}
-    quartic = dataset.end.sel(name="quartic").values
-    bad = np.isnan(quartic).any(axis=1) | (np.ptp(quartic, axis=1) > 1e-3)
-    first_bad = float(rates[bad][0]) if bad.any() else float("inf")
-    norm = np.sqrt(sharp.printed.values)
-    return [
-        Check(
-            "The losses are the modewise ones of Figure 9 (squared norms)",
-            where,
-            "(1-s²)², (1-|s|)², (1-min(s²,1))², (1-s²)⁴",
-            f"largest difference {gap:.1e}",
-            True,
-            gap < 1e-12,
-        ),
-        Check(
-            "L_sharp = |g(C) - I|_F, without a square",
-            "appendix G.2",
-            "|g_sqr(C) - I|_F",
-            f"|1 - |s|| at s = 1.5: {float(np.interp(1.5, dataset.place.values, norm)):.3g}, not (1 - |s|)²",
-            False,
-            bool(np.allclose(norm, sharp.loss.values)),
-            "(1) and the modewise losses have squares; without one the path is the same, the clock is not",
-        ),
-        Check(
-            "The sharp loss pushes from the origin with a force of order 1, however near",
-            "appendix G.2",
-            "Θ(1) repulsive force",
-            f"speed at s = 1e-3, 1e-6, 1e-9: {_list(force)} (squared loss: {_list(plain_force)})",
-            True,
-            bool((np.abs(force - 2) < 0.01).all()),
-        ),
-        Check(
-            "C, D have smaller curvature at their minima than A",
-            where,
-            "smaller curvature",
-            f"below and above s = 1: A {_list(bent['squared'])}; C {_list(bent['smooth'])}; D {_list(bent['quartic'], '.1e')}",
-            True,
-            bool(
-                bent["smooth"][1] < 1e-3 and abs(bent["quartic"]).max() < 1e-3 and abs(bent["squared"] - 8).max() < 1e-3
-            ),
-            "C only from above: from below it is A",
-        ),
-        Check(
-            "On (1 - s²)² a learning rate above 1/4 is unstable, one below is not",
-            "appendix G.3",
-            "any above η = 1/4",
-            f"η = 0.24: {below.min():.6f} to {below.max():.6f}; 0.26: {above.min():.3f} to {above.max():.3f}",
-            True,
-            bool(settled("squared", 0.24) and abs(below[-1] - 1) < 1e-6 and np.ptp(above) > 0.1),
-        ),
-        Check(
-            "min(λ, 1) tolerates larger learning rates: gradient descent comes to rest",
-            "appendix G.3",
-            "a wider basin",
-            f"at rest at all {len(rates)} rates up to {rates[-1]:.2f}",
-            True,
-            bool((np.ptp(smooth, axis=1) < 1e-6).all()),
-        ),
-        Check(
-            "It comes to rest at C = I",
-            "appendix G.3",
-            "stability without harm",
-            "s at the end at η = " + ", ".join(f"{rate:g}: {value:.3f}" for rate, value in stuck.items()),
-            False,
-            all(abs(value - 1) < 1e-3 for value in stuck.values()),
-            "it jumps over and stays: the loss is flat there",
-        ),
-        Check(
-            "(1 - λ)⁴ tolerates larger learning rates: no curvature at its minimum",
-            "appendix G.3",
-            "vanishing curvature at its minimum",
-            f"from s = {1e-3:g} the first rate that fails is {first_bad:.2f}; at 0.5 it "
-            + ("diverges" if np.isnan(end("quartic", 0.5)).any() else "does not diverge"),
-            False,
-            first_bad > 0.5,
-            "steep beside the flat bottom: it overshoots on its way",
         ),
     ]

@@ -1,6 +1,6 @@
 """What the linear models of Simon et al. 2023 are trained on here: crops of photographs, starts, and what is observed."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,11 @@ from jepa_dyn._checks import require, require_positive
 from jepa_dyn.flows import (
     BarlowTwinsArguments,
     BarlowTwinsState,
-    barlow_twins_arguments,
     barlow_twins_state,
     embedding_cross_correlation,
 )
 from jepa_dyn.metrics import crossing_times
-from jepa_dyn.moments import RandomCrop, eigenbasis_from_pairs, photographs, view_pairs
+from jepa_dyn.moments import EigenbasisMoments, RandomCrop, eigenbasis_from_pairs, photographs, view_pairs
 from jepa_dyn.theory.barlow_twins_alignment import SmallStart, small_start
 
 _crossing_times = jax.jit(crossing_times)  # one program in place of one per operation
@@ -43,27 +42,32 @@ def photograph_pairs(pairs: int, patch_size: int, key: int) -> tuple[np.ndarray,
     return view_pairs(photographs(), require_whole("pairs", pairs, 2), key, views, grayscale=False)
 
 
-def photograph_arguments(pairs: int, patch_size: int, key: int, **options: float) -> BarlowTwinsArguments:
-    """Raw moments of `photograph_pairs` in the eigenbasis of Gamma; `options` as in `barlow_twins_arguments`."""
-    return barlow_twins_arguments(eigenbasis_from_pairs(*photograph_pairs(pairs, patch_size, key)), **options)
+class Problem(NamedTuple):
+    """Moments in the eigenbasis of Gamma, its eigenvectors as rows, W(0), and W(0) in that basis, in triangular form."""
+
+    moments: EigenbasisMoments
+    features: np.ndarray
+    y0: BarlowTwinsState
+    start: SmallStart
 
 
-def gaussian_start(dimension: int, args: BarlowTwinsArguments, alpha: float, key: int) -> BarlowTwinsState:
-    """W(0) of `dimension` rows with independent entries ~ N(0, alpha^2).
+def photograph_problem(pairs: int, patch_size: int, dimension: int, alpha: float, key: int) -> Problem:
+    """Raw moments of `photograph_pairs`, and W(0) of `dimension` rows with independent entries ~ N(0, alpha^2).
 
     Raises:
-        ValueError: alpha not > 0; more dimensions than half the eigenvalues of Gamma, of which half may be negative.
+        ValueError: sizes too small, alpha not > 0, more dimensions than half the eigenvalues of Gamma, of which half may be
+            negative.
     """
     require_positive("alpha", alpha)
-    inputs, features = args.moments.columns.shape
     require_whole("dimension", dimension, 2)
-    require("dimension", dimension, f"be at most {features // 2} with these pairs", lambda a: a <= features // 2)
-    return barlow_twins_state(alpha * np.random.default_rng([key, 1]).normal(size=(int(dimension), inputs)))
-
-
-def start_in_basis(y0: BarlowTwinsState, args: BarlowTwinsArguments) -> SmallStart:
-    """The triangular form of a start, in the eigenbasis of Gamma."""
-    return small_start(y0.encoder @ args.moments.columns, args.moments.in_basis.gamma)
+    x, y = photograph_pairs(pairs, patch_size, key)
+    most = min(2 * len(x), x.shape[1]) // 2
+    require("dimension", dimension, f"be at most {most} with these pairs", lambda a: a <= most)
+    moments = eigenbasis_from_pairs(x, y)
+    assert moments.columns is not None
+    y0 = barlow_twins_state(alpha * np.random.default_rng([key, 1]).normal(size=(int(dimension), x.shape[1])))
+    start = small_start(y0.encoder @ moments.columns, moments.in_basis.gamma)
+    return Problem(moments, np.asarray(moments.columns).T, y0, start)
 
 
 def correlation_eigenvalues(y: BarlowTwinsState, args: BarlowTwinsArguments) -> Any:

@@ -10,15 +10,10 @@ import xarray
 from matplotlib import pyplot
 from scipy.integrate import solve_ivp
 
-from jepa_dyn.papers import checks, simon2023, simon2023_speed_up
+from jepa_dyn.papers import checks, simon2023, simon2023_losses
 from jepa_dyn.papers import simon2023_checks as claims
-from jepa_dyn.papers.simon2023_data import (
-    gaussian_start,
-    photograph_arguments,
-    photograph_pairs,
-    start_in_basis,
-)
-from jepa_dyn.papers.simon2023_speed_up_checks import speed_up_checks
+from jepa_dyn.papers.simon2023_data import photograph_pairs, photograph_problem
+from jepa_dyn.papers.simon2023_losses_checks import fig9_checks, speed_up_checks
 from jepa_dyn.status import Status
 
 SMALL = {"pairs": 60, "patch_size": 4, "dimension": 4, "alpha": 1e-5}
@@ -72,8 +67,8 @@ def test_training_is_descent_on_the_pairs(fig1ab):
     """Eigenvalues of C after some hundred steps by numpy on the pairs themselves; s_j(0) by numpy's QR."""
     x, y = (rows.astype(float) for rows in photograph_pairs(60, 4, 0))
     rate, n = fig1ab.attrs["learning_rate"], len(x)
-    args = photograph_arguments(60, 4, 0)
-    w = start = np.asarray(gaussian_start(4, args, 1e-5, 0).encoder)
+    problem = photograph_problem(60, 4, 4, 1e-5, 0)
+    w = start = np.asarray(problem.y0.encoder)
     steps = np.round(fig1ab.time.values / rate).astype(int)
     index = int(np.searchsorted(steps, 300))
     for _ in range(steps[index]):
@@ -87,9 +82,7 @@ def test_training_is_descent_on_the_pairs(fig1ab):
     gammas, vectors = np.linalg.eigh((x.T @ y + y.T @ x) / (2 * n))
     np.testing.assert_allclose(fig1ab.gamma.values, gammas[::-1][:4], rtol=1e-10)
     wanted = np.abs(np.diagonal(np.linalg.qr(start @ vectors[:, ::-1][:, :4])[1]))
-    np.testing.assert_allclose(
-        start_in_basis(gaussian_start(4, args, 1e-5, 0), args).singular_values, wanted, rtol=1e-9
-    )
+    np.testing.assert_allclose(problem.start.singular_values, wanted, rtol=1e-9)
     times = -np.log(gammas[::-1][:4] * wanted**2) / (8 * gammas[::-1][:4])
     np.testing.assert_allclose(fig1ab.predicted_time.sel(reading="(19), Gram-Schmidt").values, times, rtol=1e-9)
 
@@ -142,17 +135,17 @@ def test_descent_of_figure_9_is_the_map(fig9):
 
 def test_outcomes():
     values = np.array([[1.0, 0.95], [1.0, 0.95]])
-    assert simon2023_speed_up.outcome(Status.ok, values) == "all learned"
-    assert simon2023_speed_up.outcome(Status.diverged, values) == "diverged"
-    assert simon2023_speed_up.outcome(Status.ok, values + np.array([[0], [0.1]])) == "cycles"
-    assert simon2023_speed_up.outcome(Status.ok, values - np.array([0, 0.2])) == "unfinished"
-    assert simon2023_speed_up.outcome(Status.ok, values + np.array([0.5, 0])) == "above 1"
+    assert simon2023_losses.outcome(Status.ok, values) == "all learned"
+    assert simon2023_losses.outcome(Status.diverged, values) == "diverged"
+    assert simon2023_losses.outcome(Status.ok, values + np.array([[0], [0.1]])) == "cycles"
+    assert simon2023_losses.outcome(Status.ok, values - np.array([0, 0.2])) == "unfinished"
+    assert simon2023_losses.outcome(Status.ok, values + np.array([0.5, 0])) == "above 1"
 
 
 @pytest.mark.parametrize("last", [5.0, 401.0, 1e3, 1e6])
 def test_saved_steps_increase(last):
-    saved = simon2023_speed_up._saved_steps(last)
-    assert len(saved) == simon2023_speed_up.SAVES and (np.diff(saved) > 0).all()
+    saved = simon2023_losses._saved_steps(last)
+    assert len(saved) == simon2023_losses.SAVES and (np.diff(saved) > 0).all()
     assert saved[0] == 1 and saved[-1] - saved[-2] == 1 and saved[-1] == max(int(last), 2 * len(saved))
 
 
@@ -166,7 +159,7 @@ def test_checks_can_fail(fig1ab, fig6, fig8, fig9, speed_up):
         (claims.fig1ab_checks(late), 5),
         (claims.fig6_checks(moved), 6),
         (claims.fig8_checks(turned), 4),
-        (claims.fig9_checks(bent), 5),
+        (fig9_checks(bent), 5),
         (speed_up_checks(slow), 5),
     ):
         assert sum(not c.as_expected for c in found) >= least

@@ -1,7 +1,9 @@
-"""The losses that Simon et al. 2023, appendix G, propose for speed, on photographs: how fast each is, and where it fails."""
+"""The losses that Simon et al. 2023, appendix G, propose for speed (Figure 9): how fast on photographs, and where each fails."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,21 +11,22 @@ from jepa_dyn._checks import require_positive
 from jepa_dyn.flows import (
     BarlowTwinsState,
     barlow_twins,
+    barlow_twins_arguments,
+    barlow_twins_arguments_from_gamma,
+    barlow_twins_loss,
     barlow_twins_preconditioned,
     barlow_twins_quartic,
     barlow_twins_sharp,
     barlow_twins_smooth,
 )
-from jepa_dyn.papers import simon2023_speed_up_checks as claims
+from jepa_dyn.papers import simon2023_losses_checks as claims
 from jepa_dyn.papers._figure import PAPERS, in_float64, with_checks
 from jepa_dyn.papers.simon2023_data import (
     correlation_eigenvalues,
     first_crossings,
-    gaussian_start,
-    photograph_arguments,
-    start_in_basis,
+    photograph_problem,
 )
-from jepa_dyn.solve import train_in_eigenbasis
+from jepa_dyn.solve import train, train_in_eigenbasis
 from jepa_dyn.status import Status
 from jepa_dyn.theory import barlow_twins as theory
 from jepa_dyn.theory import barlow_twins_variants as variants
@@ -39,10 +42,83 @@ FLOWS = {
     "quartic": barlow_twins_quartic,
     "preconditioned": barlow_twins_preconditioned,
 }
+FIGURE_9 = ("squared", "sharp", "smooth", "quartic")
 LEVELS = (0.5, 0.9, 0.99)
 # learning rates in units of 1 / (4 gamma_1), where gradient descent on (1) loses its minimum
 RATES = (0.5, 0.9, 1.1, 2.0, 4.0, 8.0)
 SAVES = 200
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def landscape(flow: Any, loss: Any, s: Any, args: Any) -> tuple[Any, Any]:
+    """(loss, speed of s) at every s of a mode with gamma = 1, for the arguments of such a mode."""
+
+    def one(s: Any) -> tuple[Any, Any]:
+        y = BarlowTwinsState(jnp.reshape(s, (1, 1)))
+        return loss(y, args), flow(0.0, y, args).encoder[0, 0]
+
+    return jax.vmap(one)(s)
+
+
+def _only_weight(y: BarlowTwinsState, args: Any) -> Any:
+    return y.encoder[0, 0]
+
+
+@in_float64
+def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
+    """Figure 9: the modewise losses, and where gradient descent on each ends, for one mode of gamma = 1, over the learning rate.
+
+    Args:
+        start: s(0), in (0, 0.1].
+        full: 600 learning rates instead of 120.
+
+    Returns:
+        Dataset over loss: values over sbar, as printed and by the library; curvature either side of the minimum; the force near
+        zero; the last 32 of many steps over the learning rate, NaN where the run diverged.
+
+    Raises:
+        ValueError: start out of range.
+
+    Source: Simon 2023, Figure 9, appendix G.2, G.3.
+    """
+    import xarray
+
+    require_positive("start", start)
+    if start > 0.1:
+        raise ValueError(f"Argument `start` must be at most 0.1, a small one, but is {start}.")
+    args = barlow_twins_arguments_from_gamma(np.ones((1, 1)))
+    place = np.linspace(-1.6, 1.6, 321)
+    # 0.24, 0.26, 0.5, 1 are among them
+    rates = np.linspace(0.01, 1.2, 120) if not full else np.linspace(0.002, 1.2, 600)
+    last = np.arange(3000, 3032)
+    y0 = BarlowTwinsState(jnp.full((len(rates), 1, 1), start))
+    measured: dict[str, list[np.ndarray]] = {"loss": [], "curvature": [], "force": [], "end": []}
+    beside, near = np.array([1 - 1e-6, 1 + 1e-6]), np.array([1e-3, 1e-6, 1e-9])
+    points = jnp.asarray(np.concatenate([place, beside, near]))
+    for flow in (FLOWS[name] for name in FIGURE_9):
+        loss, speed = (
+            np.asarray(one) for one in landscape(flow, getattr(flow, "loss", barlow_twins_loss), points, args)
+        )
+        measured["loss"].append(loss[:-5])
+        measured["curvature"].append(speed[-5:-3] / (1 - beside))
+        measured["force"].append(speed[-3:])
+        run = train(flow, y0, args, last, learning_rate=rates, observe=_only_weight)
+        measured["end"].append(np.asarray(run.ys))
+    s = np.abs(place)
+    printed = [(1 - s**2) ** 2, (1 - s) ** 2, (1 - np.minimum(s**2, 1)) ** 2, (1 - s**2) ** 4]
+    dims = {
+        "loss": ("name", "place"),
+        "curvature": ("name", "side"),
+        "force": ("name", "near"),
+        "end": ("name", "rate", "step"),
+    }
+    labels = {"loss": "loss", "curvature": "curvature beside sbar = 1", "force": "speed of s", "end": "s at the end"}
+    variables = {name: (dims[name], np.stack(measured[name]), {"long_name": labels[name]}) for name in dims}
+    variables["printed"] = (dims["loss"], np.stack(printed), {"long_name": "loss as a function of sbar"})
+    coords = {"name": list(FIGURE_9), "place": ("place", place, {"long_name": "sbar"}), "side": ["below", "above"]}
+    coords |= {"near": near, "rate": ("rate", rates, {"long_name": "learning rate"}), "step": last}
+    dataset = xarray.Dataset(variables, coords)
+    return with_checks(dataset, claims.fig9_checks(dataset), paper=PAPERS["simon2023"], figure="9")
 
 
 def closed_forms(s0: np.ndarray, gammas: np.ndarray, variances: np.ndarray, ridge: float, ts: np.ndarray) -> np.ndarray:
@@ -110,12 +186,12 @@ def speed_up(
     import xarray
 
     require_positive("ridge", ridge)
-    args = photograph_arguments(500 if full else pairs, patch_size, key, ridge=ridge)
-    y0 = gaussian_start(dimension, args, alpha, key)
-    start, features = start_in_basis(y0, args), np.asarray(args.moments.columns).T
-    gammas, d = np.asarray(args.moments.gammas), int(dimension)
+    pairs = 500 if full else pairs
+    moments, features, y0, start = photograph_problem(pairs, patch_size, dimension, alpha, key)
+    args = barlow_twins_arguments(moments, ridge=ridge)
+    gammas, d = np.asarray(moments.gammas), int(dimension)
     s0, own = np.asarray(start.singular_values), gammas[:d]
-    variances = np.diagonal(np.asarray(args.moments.covariance))[:d]
+    variances = np.diagonal(np.asarray(moments.covariance))[:d]
     unit = 1 / (4 * float(own[0]))
     ts = np.geomspace(1e-2 * unit, 1e3 / own[-1], 4000)
     theory_values = closed_forms(s0, own, variances, ridge, ts)
@@ -164,7 +240,7 @@ def speed_up(
         "gamma": ("mode", own),
         "spectrum": ("feature", gammas),
     }
-    attrs = {"ridge": ridge, "unit": unit, "negative": int((gammas < 0).sum()), "pairs": 500 if full else int(pairs)}
+    attrs = {"ridge": ridge, "unit": unit, "negative": int((gammas < 0).sum()), "pairs": int(pairs)}
     dataset = xarray.Dataset(variables, coords, attrs)
     return with_checks(dataset, claims.speed_up_checks(dataset), paper=PAPERS["simon2023"], section="appendix G")
 

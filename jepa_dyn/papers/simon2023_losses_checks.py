@@ -1,15 +1,115 @@
-"""What Simon et al. 2023, appendix G, expect of their losses for speed, and what is found on photographs."""
+"""What Simon et al. 2023, appendix G and Figure 9, expect of their losses for speed, and what is found."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jepa_dyn.papers._figure import Check
+from jepa_dyn.papers.simon2023_checks import number_list
 
 if TYPE_CHECKING:
     import xarray
 
 LEARNED = 0.9  # the level at which a mode counts as learned
+
+
+def fig9_checks(dataset: "xarray.Dataset") -> list[Check]:
+    """Landscapes of the proposed losses and gradient descent on them."""
+    where = "appendix G, Fig. 9"
+    gap = float(np.abs(dataset.loss.values - dataset.printed.values).max())
+    sharp, squared = dataset.sel(name="sharp"), dataset.sel(name="squared")
+    force, plain_force = sharp.force.values, squared.force.values
+    bent = {str(name): dataset.curvature.sel(name=name).values for name in dataset.name.values}
+
+    def end(name: str, rate: float) -> np.ndarray:
+        return np.abs(dataset.end.sel(name=name).sel(rate=rate, method="nearest").values)
+
+    def settled(name: str, rate: float) -> bool:
+        values = end(name, rate)
+        return bool(np.isfinite(values).all() and np.ptp(values) < 1e-6)
+
+    below, above = end("squared", 0.24), end("squared", 0.26)
+    rates = dataset.rate.values
+    smooth = np.abs(dataset.end.sel(name="smooth").values)
+    stuck = {rate: float(end("smooth", rate)[-1]) for rate in (0.26, 0.5, 1.0)}
+    quartic = dataset.end.sel(name="quartic").values
+    bad = np.isnan(quartic).any(axis=1) | (np.ptp(quartic, axis=1) > 1e-3)
+    first_bad = float(rates[bad][0]) if bad.any() else float("inf")
+    norm = np.sqrt(sharp.printed.values)
+    return [
+        Check(
+            "The losses are the modewise ones of Figure 9 (squared norms)",
+            where,
+            "(1-s²)², (1-|s|)², (1-min(s²,1))², (1-s²)⁴",
+            f"largest difference {gap:.1e}",
+            True,
+            gap < 1e-12,
+        ),
+        Check(
+            "L_sharp = |g(C) - I|_F, without a square",
+            "appendix G.2",
+            "|g_sqr(C) - I|_F",
+            f"|1 - |s|| at s = 1.5: {float(np.interp(1.5, dataset.place.values, norm)):.3g}, not (1 - |s|)²",
+            False,
+            bool(np.allclose(norm, sharp.loss.values)),
+            "(1) and the modewise losses have squares; without one the path is the same, the clock is not",
+        ),
+        Check(
+            "The sharp loss pushes from the origin with a force of order 1, however near",
+            "appendix G.2",
+            "Θ(1) repulsive force",
+            f"speed at s = 1e-3, 1e-6, 1e-9: {number_list(force)} (squared loss: {number_list(plain_force)})",
+            True,
+            bool((np.abs(force - 2) < 0.01).all()),
+        ),
+        Check(
+            "C, D have smaller curvature at their minima than A",
+            where,
+            "smaller curvature",
+            f"below and above s = 1: A {number_list(bent['squared'])}; C {number_list(bent['smooth'])}; "
+            f"D {number_list(bent['quartic'], '.1e')}",
+            True,
+            bool(
+                bent["smooth"][1] < 1e-3 and abs(bent["quartic"]).max() < 1e-3 and abs(bent["squared"] - 8).max() < 1e-3
+            ),
+            "C only from above: from below it is A",
+        ),
+        Check(
+            "On (1 - s²)² a learning rate above 1/4 is unstable, one below is not",
+            "appendix G.3",
+            "any above η = 1/4",
+            f"η = 0.24: {below.min():.6f} to {below.max():.6f}; 0.26: {above.min():.3f} to {above.max():.3f}",
+            True,
+            bool(settled("squared", 0.24) and abs(below[-1] - 1) < 1e-6 and np.ptp(above) > 0.1),
+        ),
+        Check(
+            "min(λ, 1) tolerates larger learning rates: gradient descent comes to rest",
+            "appendix G.3",
+            "a wider basin",
+            f"at rest at all {len(rates)} rates up to {rates[-1]:.2f}",
+            True,
+            bool((np.ptp(smooth, axis=1) < 1e-6).all()),
+        ),
+        Check(
+            "It comes to rest at C = I",
+            "appendix G.3",
+            "stability without harm",
+            "s at the end at η = " + ", ".join(f"{rate:g}: {value:.3f}" for rate, value in stuck.items()),
+            False,
+            all(abs(value - 1) < 1e-3 for value in stuck.values()),
+            "it jumps over and stays: the loss is flat there",
+        ),
+        Check(
+            "(1 - λ)⁴ tolerates larger learning rates: no curvature at its minimum",
+            "appendix G.3",
+            "vanishing curvature at its minimum",
+            f"from s = {1e-3:g} the first rate that fails is {first_bad:.2f}; at 0.5 it "
+            + ("diverges" if np.isnan(end("quartic", 0.5)).any() else "does not diverge"),
+            False,
+            first_bad > 0.5,
+            "steep beside the flat bottom: it overshoots on its way",
+        ),
+    ]
 
 
 def speed_up_checks(dataset: "xarray.Dataset") -> list[Check]:
