@@ -68,7 +68,8 @@ def by_flow(
     require_positive("settled_speed", settled_speed)
 
     def run(y0: Any, args: Any, **changed: Any) -> Ends:
-        runs = ensemble(flow, y0, args, [horizon], **({"settle": settled_speed} | options | changed))
+        given: dict[str, Any] = {"settle": settled_speed} | options | changed
+        runs = ensemble(flow, y0, args, [horizon], **given)
         ends = jax.tree.map(lambda leaf: np.array(leaf[:, 0]), runs.ys)
         return Ends(ends, np.array(runs.status), np.isfinite(runs.settled_time))
 

@@ -1,5 +1,6 @@
 """The loss zoo: pure functions of the embeddings of two views, one row per pair."""
 
+from jepa_dyn.losses.barlow_twins import barlow_twins_loss, cross_correlation
 from jepa_dyn.losses.gaussian_cosine import gaussian_cosine_gradients, gaussian_cosine_loss
 from jepa_dyn.losses.predictor import closed_form_predictor, predictor_eigenvalues
 from jepa_dyn.losses.representation import (
@@ -14,7 +15,9 @@ from jepa_dyn.losses.representation import (
 __all__ = [
     "TABLE_1",
     "RepresentationLoss",
+    "barlow_twins_loss",
     "closed_form_predictor",
+    "cross_correlation",
     "distance",
     "distance_gradients",
     "gaussian_cosine_gradients",

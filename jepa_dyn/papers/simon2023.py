@@ -24,6 +24,8 @@ from jepa_dyn.papers.simon2023_data import (
     photograph_problem,
 )
 from jepa_dyn.papers.simon2023_losses import fig9, landscape, speed_up
+from jepa_dyn.papers.simon2023_nonlinear import appendix_e, fig2ab
+from jepa_dyn.papers.simon2023_nonlinear_plots import plot_appendix_e, plot_fig2ab
 from jepa_dyn.papers.simon2023_plots import plot_fig1ab, plot_fig6, plot_fig8, plot_fig9, plot_speed_up
 from jepa_dyn.solve import integrate, train_in_eigenbasis
 from jepa_dyn.theory import barlow_twins as theory
@@ -265,5 +267,17 @@ ITEMS = (
     Item("fig6", "every entry of A(t) in the 3 x 5 case, (48) printed and corrected", fig6, plot_fig6),
     Item("fig8", "landscape and descent of one mode, self-supervised and supervised", fig8, plot_fig8),
     Item("fig9", "four modewise losses, and where gradient descent on them ends", fig9, plot_fig9),
+    Item(
+        "fig2ab",
+        "a perceptron: loss and eigenvalues one step at a time, beside the theory of its NTK",
+        fig2ab,
+        plot_fig2ab,
+    ),
+    Item(
+        "appendix_e",
+        "functions learned by two networks beside those predicted from their NTK",
+        appendix_e,
+        plot_appendix_e,
+    ),
     Item("speed_up", "five losses on photographs: time to d modes, and where each fails", speed_up, plot_speed_up),
 )

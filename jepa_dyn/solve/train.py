@@ -11,18 +11,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike
 
-from jepa_dyn._checks import is_traced, require, require_not_empty, require_positive
+from jepa_dyn._checks import require
 from jepa_dyn.moments.eigenbasis import EigenbasisMoments
 from jepa_dyn.moments.gaussian_batches import batch_moments
 from jepa_dyn.solve._blocks import Layout, block_layout, loop_in_blocks, over_threads
 from jepa_dyn.solve._devices import num_cores
 from jepa_dyn.solve._tolerances import state_dtype
+from jepa_dyn.solve._training_arguments import DIVERGED_ABOVE, check_optimiser, checked_steps, optimiser_name
 from jepa_dyn.solve.descent import Run, Task, begin, hashable_optimiser, observed, step
 from jepa_dyn.solve.integrate import Flow, check_start, numbers_to_arrays
-from jepa_dyn.solve.training_result import TrainingRuns
+from jepa_dyn.solve.training_result import TrainingRuns, training_runs
 
 Observe = Callable[[Any, Any], Any]
-_DIVERGED_ABOVE = 1e6
 _CHUNK = 32
 
 
@@ -43,7 +43,7 @@ def train(
     key: Array | None = None,
     target_momentum: ArrayLike | Callable[[Any], Any] | None = None,
     observe: Observe = whole_state,
-    diverged_above: ArrayLike = _DIVERGED_ABOVE,
+    diverged_above: ArrayLike = DIVERGED_ABOVE,
     threads: int | None = None,
 ) -> TrainingRuns:
     """Training with gradient -flow(t, y, args), t = step x learning rate; observed at the saved steps. One run or many lanes.
@@ -80,7 +80,7 @@ def train(
     """
     dtype, args, optimiser, rate = _common(flow, y0, args, learning_rate, optimiser, diverged_above)
     y0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), y0)
-    saved = _checked_steps(steps)
+    saved = checked_steps(steps)
     if threads is not None:
         require("threads", threads, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
     if (batches is None) != (key is None):
@@ -106,7 +106,7 @@ def train(
     else:
         run, ys = over_threads(run_lanes, lanes, mapped, layout.block, threads or num_cores())
     kind = "population moments" if batches is None else f"{type(batches).__name__}"
-    return _result(saved, ys, run, y0, args, rate, f"{_name(optimiser)} on {kind}")
+    return training_runs(saved, ys, run, y0, args, rate, f"{optimiser_name(optimiser)} on {kind}")
 
 
 def _over_lanes(function: Callable, lanes: dict, mapped: tuple[bool, ...], *carried: Any) -> Any:
@@ -178,7 +178,7 @@ def train_on_batches(
     learning_rate: ArrayLike | None = None,
     optimiser: Any = optax.sgd,
     observe: Observe = whole_state,
-    diverged_above: ArrayLike = _DIVERGED_ABOVE,
+    diverged_above: ArrayLike = DIVERGED_ABOVE,
 ) -> TrainingRuns:
     """`train` on a stream of real pairs: one step per batch, every batch contracted to its raw second moments, seen by all lanes.
 
@@ -223,7 +223,9 @@ def train_on_batches(
         raise ValueError("Argument `batches` must hold at least one pair of arrays, but is empty.")
     axis = 1 if any(mapped) else 0
     ys = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *series)
-    return _result(jnp.asarray(saved, jnp.int32), ys, run, y0, args, rate, f"{_name(optimiser)} on streamed batches")
+    return training_runs(
+        jnp.asarray(saved, jnp.int32), ys, run, y0, args, rate, f"{optimiser_name(optimiser)} on streamed batches"
+    )
 
 
 @eqx.filter_jit
@@ -282,25 +284,7 @@ def _common(
 ) -> tuple[np.dtype, Any, Any, Array]:
     """Checks that both kinds of training share: (dtype of the state, arguments as arrays, optimiser, learning rate)."""
     check_start(flow, y0, args)
-    ready = isinstance(optimiser, optax.GradientTransformation)
-    if not ready and not callable(optimiser):
-        raise TypeError(
-            "Argument `optimiser` must be a function of a learning rate or an optax transformation, "
-            f"but has type {type(optimiser).__name__}."
-        )
-    if ready != (learning_rate is None):
-        raise ValueError(
-            "Argument `learning_rate` must be given with a function such as `optax.sgd`, and left out with a ready "
-            "optax transformation, which already has one."
-        )
-    if learning_rate is not None:
-        require_not_empty("learning_rate", learning_rate)
-        require_positive("learning_rate", learning_rate)
-        if np.ndim(learning_rate) > 1:
-            raise ValueError(
-                f"Argument `learning_rate` must be a number or one per lane, but has shape {np.shape(learning_rate)}."
-            )
-    require("diverged_above", diverged_above, "be > 0", lambda a: a > 0)
+    check_optimiser(optimiser, learning_rate, diverged_above)
     dtype = state_dtype(y0)
     rate = jnp.asarray(jnp.nan if learning_rate is None else learning_rate, dtype)
     return dtype, numbers_to_arrays(args), hashable_optimiser(optimiser), rate
@@ -322,16 +306,6 @@ def _require_moments(args: Any) -> None:
         raise TypeError(f"Argument `args` must have `moments` to train on batches, but has type {type(args).__name__}.")
     if isinstance(args.moments, EigenbasisMoments):
         raise TypeError("Argument `args` must have moments as matrices to train on batches, but has EigenbasisMoments.")
-
-
-def _checked_steps(steps: Any) -> Array:
-    if np.ndim(steps) != 1:
-        raise ValueError(f"Argument `steps` must have shape (T,), but has shape {np.shape(steps)}.")
-    require_not_empty("steps", steps)
-    require("steps", steps, "be whole numbers >= 0", lambda a: (a >= 0) & (a == np.round(a)))
-    if not is_traced(steps) and not (np.diff(np.asarray(steps, float)) > 0).all():
-        raise ValueError("Argument `steps` must be strictly increasing.")
-    return jnp.asarray(steps, jnp.int32)
 
 
 def _lane_flags(lanes: dict) -> tuple[bool, ...]:
@@ -364,30 +338,6 @@ def _lane_flags(lanes: dict) -> tuple[bool, ...]:
         listed = ", ".join(f"`{name}` has {size}" for size, name in found.items())
         raise ValueError(f"Lane axes must agree, but {listed}.")
     return tuple(flags)
-
-
-def _name(optimiser: Any) -> str:
-    named = optimiser.func if isinstance(optimiser, jax.tree_util.Partial) else optimiser
-    return getattr(named, "__name__", type(named).__name__)
-
-
-def _result(saved: Array, ys: Any, run: Run, y0: Any, args: Any, rate: Array, method: str) -> TrainingRuns:
-    done = jnp.where(run.failed_at >= 0, jnp.maximum(run.failed_at - 1, 0), saved[-1]).astype(jnp.int32)
-    return TrainingRuns(
-        ts=saved.astype(rate.dtype),
-        ys=ys,
-        status=run.status,
-        steps=done,
-        rejected=jnp.zeros_like(done),
-        settled_time=jnp.full(done.shape, jnp.inf, rate.dtype),
-        y0=y0,
-        args=args,
-        method=method,
-        time_unit="optimiser steps",
-        failed_at=run.failed_at,
-        final=run.y,
-        learning_rate=rate,
-    )
 
 
 __all__ = ["train", "train_on_batches", "whole_state"]
