@@ -193,7 +193,7 @@ show(figure)
 
 # %% [markdown]
 # * **squared** (1): a plateau at 0. Stable below 1/4, then a 2-cycle, chaos, divergence.
-# * **sharp**: a kink at 0, no plateau; stable up to 1.
+# * **sharp**: a kink at 0, no plateau; stable up to 1. A mode with $\gamma < 0$ (grey), which should die, jumps to and fro.
 # * **smooth**: flat above 1. Never unstable, but descent jumps over $\lambda = 1$ and stays where it lands.
 # * **quartic**: no curvature at the minimum, so no instability *there*; it overshoots on its way, and diverges here and there.
 #

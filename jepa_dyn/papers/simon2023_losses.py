@@ -66,7 +66,9 @@ def _only_weight(y: BarlowTwinsState, args: Any) -> Any:
 
 @in_float64
 def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
-    """Figure 9: the modewise losses, and where gradient descent on each ends, for one mode of gamma = 1, over the learning rate.
+    """Figure 9: the modewise losses, and where gradient descent on each ends, for a mode of gamma = 1, over the learning rate.
+
+    Beside it a mode of gamma = -1/2 from s = 1/2, which should go to 0.
 
     Args:
         start: s(0), in (0, 0.1].
@@ -92,7 +94,9 @@ def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
     rates = np.linspace(0.01, 1.2, 120) if not full else np.linspace(0.002, 1.2, 600)
     last = np.arange(3000, 3032)
     y0 = BarlowTwinsState(jnp.full((len(rates), 1, 1), start))
-    measured: dict[str, list[np.ndarray]] = {"loss": [], "curvature": [], "force": [], "end": []}
+    negative = barlow_twins_arguments_from_gamma(np.full((1, 1), -0.5))
+    negative_y0 = BarlowTwinsState(jnp.full((len(rates), 1, 1), 0.5))
+    measured: dict[str, list[np.ndarray]] = {"loss": [], "curvature": [], "force": [], "end": [], "negative_end": []}
     beside, near = np.array([1 - 1e-6, 1 + 1e-6]), np.array([1e-3, 1e-6, 1e-9])
     points = jnp.asarray(np.concatenate([place, beside, near]))
     for flow in (FLOWS[name] for name in FIGURE_9):
@@ -104,6 +108,8 @@ def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
         measured["force"].append(speed[-3:])
         run = train(flow, y0, args, last, learning_rate=rates, observe=_only_weight)
         measured["end"].append(np.asarray(run.ys))
+        run = train(flow, negative_y0, negative, last, learning_rate=rates, observe=_only_weight)
+        measured["negative_end"].append(np.asarray(run.ys))
     s = np.abs(place)
     printed = [(1 - s**2) ** 2, (1 - s) ** 2, (1 - np.minimum(s**2, 1)) ** 2, (1 - s**2) ** 4]
     dims = {
@@ -111,8 +117,10 @@ def fig9(*, start: float = 1e-3, full: bool = False) -> "xarray.Dataset":
         "curvature": ("name", "side"),
         "force": ("name", "near"),
         "end": ("name", "rate", "step"),
+        "negative_end": ("name", "rate", "step"),
     }
-    labels = {"loss": "loss", "curvature": "curvature beside sbar = 1", "force": "speed of s", "end": "s at the end"}
+    labels = {"loss": "loss", "curvature": "curvature beside sbar = 1", "force": "speed of s"}
+    labels |= {"end": "s at the end, gamma = 1", "negative_end": "s at the end, gamma = -1/2"}
     variables = {name: (dims[name], np.stack(measured[name]), {"long_name": labels[name]}) for name in dims}
     variables["printed"] = (dims["loss"], np.stack(printed), {"long_name": "loss as a function of sbar"})
     coords = {"name": list(FIGURE_9), "place": ("place", place, {"long_name": "sbar"}), "side": ["below", "above"]}
@@ -199,9 +207,8 @@ def speed_up(
     aligned = (start.left * start.singular_values) @ start.features[:d] @ features
     starts = {"aligned": BarlowTwinsState(jnp.asarray(aligned)), "random": y0}
     runs = [("aligned", RATES[0]), *(("random", rate) for rate in RATES)]
-    horizons = 1.2 * np.minimum(
-        theory_time[:, -1], theory_time[0, -1]
-    )  # of flow time; the quartic loss would never get there
+    # flow time; the quartic loss would take sixty times that of the squared one
+    horizons = 1.2 * np.minimum(theory_time[:, -1], theory_time[0, -1])
     found: dict[str, list[Any]] = {name: [] for name in ("steps", "values", "status", "final")}
     for flow, horizon in zip(FLOWS.values(), horizons, strict=True):
         for kind, rate in runs:
@@ -258,4 +265,4 @@ def _time_to_all(ts: np.ndarray, values: np.ndarray, level: float) -> np.ndarray
     return first_crossings(ts, values.min(axis=-1, keepdims=True), level)[..., 0]
 
 
-__all__ = ["speed_up"]
+__all__ = ["fig9", "landscape", "speed_up"]

@@ -36,6 +36,7 @@ def fig9_checks(dataset: "xarray.Dataset") -> list[Check]:
     bad = np.isnan(quartic).any(axis=1) | (np.ptp(quartic, axis=1) > 1e-3)
     first_bad = float(rates[bad][0]) if bad.any() else float("inf")
     norm = np.sqrt(sharp.printed.values)
+    dying = np.abs(dataset.negative_end.sel(rate=0.1, method="nearest").max("step")).to_series()
     return [
         Check(
             "The losses are the modewise ones of Figure 9 (squared norms)",
@@ -73,6 +74,23 @@ def fig9_checks(dataset: "xarray.Dataset") -> list[Check]:
                 bent["smooth"][1] < 1e-3 and abs(bent["quartic"]).max() < 1e-3 and abs(bent["squared"] - 8).max() < 1e-3
             ),
             "C only from above: from below it is A",
+        ),
+        Check(
+            "A mode with γ < 0 goes to 0: squared, smooth, quartic",
+            "(13)",
+            "s -> 0 for γ < 0",
+            "s after 3000 steps of 0.1, γ = -1/2: " + ", ".join(f"{name} {dying[name]:.1e}" for name in dying.index),
+            True,
+            bool((dying.drop("sharp") < 1e-6).all()),
+        ),
+        Check(
+            "So on the sharp loss",
+            "(13), appendix G.2",
+            "not said",
+            f"it jumps to and fro at |s| = {dying['sharp']:.4f}; the flow gets there, in the time log(1 + |γ|^(1/2) s(0)) / (2|γ|)",
+            False,
+            bool(dying["sharp"] < 1e-6),
+            "the kink pulls it with a force that does not fade; a rounded one (kink_width) lets it rest",
         ),
         Check(
             "On (1 - s²)² a learning rate above 1/4 is unstable, one below is not",
