@@ -29,6 +29,7 @@ from jepa_dyn._checks import (
     require_finite,
     require_nonnegative,
     require_not_empty,
+    require_one_number,
     require_positive,
     require_representable,
 )
@@ -124,8 +125,7 @@ def barlow_twins_arguments(
     named: dict[str, Any] = {"off_diagonal_weight": off_diagonal_weight, "ridge": ridge, "kink_width": kink_width}
     named["upper_slope"] = upper_slope
     for name, value in named.items():
-        if np.ndim(value) != 0:
-            raise ValueError(f"Argument `{name}` must be one number (use jax.vmap), but has shape {np.shape(value)}.")
+        require_one_number(name, value)
         (require_positive if name == "ridge" else require_nonnegative)(name, value)
         require_representable(name, value, dtype)
     return BarlowTwinsArguments(moments, **{name: jnp.asarray(value, dtype) for name, value in named.items()})

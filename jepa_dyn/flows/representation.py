@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import is_traced, require, require_choice, require_finite, require_nonnegative
+from jepa_dyn._checks import is_traced, require, require_choice, require_finite, require_nonnegative, require_one_number
 from jepa_dyn.losses.gaussian_cosine import NODES, gaussian_cosine_gradients
 from jepa_dyn.losses.predictor import exponent, predictor_eigenvalues, predictor_matrix
 from jepa_dyn.losses.representation import TABLE_1, RepresentationLoss, representation_gradients
@@ -95,8 +95,7 @@ def checked_rates(dtype: Any, **rates: ArrayLike) -> dict[str, Array]:
         ValueError: naming the argument.
     """
     for name, value in rates.items():
-        if np.ndim(value) != 0:
-            raise ValueError(f"Argument `{name}` must be one number (use jax.vmap), but has shape {np.shape(value)}.")
+        require_one_number(name, value)
         require_nonnegative(name, value)
     return {name: jnp.asarray(value, dtype) for name, value in rates.items()}
 

@@ -20,7 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, UInt8
 
-from jepa_dyn._checks import is_traced, require, require_finite, require_positive, require_representable
+from jepa_dyn._checks import (
+    is_traced,
+    require,
+    require_finite,
+    require_one_number,
+    require_positive,
+    require_representable,
+)
 from jepa_dyn.kernels._points import product
 from jepa_dyn.kernels.spectrum import PairSpectrum, pair_spectrum
 from jepa_dyn.parameters import Leaf
@@ -214,8 +221,7 @@ def _typical(scale: ArrayLike, d: int, dtype: np.dtype) -> tuple[Array, Array]:
     """(U, s(0)) of a random start."""
     require_positive("scale", scale)
     require_representable("scale", scale, dtype)
-    if np.ndim(scale) != 0:
-        raise ValueError(f"Argument `scale` must be a number, but has shape {np.shape(scale)}.")
+    require_one_number("scale", scale)
     return jnp.eye(d, dtype=dtype), rms_singular_values(jnp.asarray(scale, dtype), d)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import is_traced, require_finite, require_nonnegative
+from jepa_dyn._checks import is_traced, require_finite, require_nonnegative, require_one_number
 from jepa_dyn._matrix_functions import matrix_function
 from jepa_dyn.parameters import Leaf
 
@@ -44,8 +44,7 @@ def exponent(alpha: ArrayLike | None) -> ArrayLike | None:
     """
     if alpha is None:
         return None
-    if np.ndim(alpha) != 0:
-        raise ValueError(f"Argument `alpha` must be one number (use jax.vmap), but has shape {np.shape(alpha)}.")
+    require_one_number("alpha", alpha)
     require_nonnegative("alpha", alpha)
     return None if not is_traced(alpha) and float(np.asarray(alpha)) == 1 else alpha
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, PRNGKeyArray
 
-from jepa_dyn._checks import require, require_finite, require_nonnegative, require_not_empty
+from jepa_dyn._checks import require, require_finite, require_nonnegative, require_not_empty, require_one_number
 from jepa_dyn.moments.gaussian_batches import JointFactor, draw_pairs, joint_factor
 from jepa_dyn.moments.view_moments import ViewMoments, view_moments
 from jepa_dyn.parameters import Leaf
@@ -110,6 +110,5 @@ class PairBatches(eqx.Module):
 
 
 def _require_sigma(sigma: Any) -> None:
-    if np.ndim(sigma) != 0:
-        raise ValueError(f"Argument `sigma` must be one number (use jax.vmap), but has shape {np.shape(sigma)}.")
+    require_one_number("sigma", sigma)
     require_nonnegative("sigma", sigma)

@@ -185,7 +185,7 @@ def test_bad_arguments():
     for call, message in [
         (lambda: kernels.kernel_barlow_twins(gram, 2), "Exactly one of the arguments `scale` and `initial`"),
         (lambda: kernels.kernel_barlow_twins(gram, 2, scale=0.0), "`scale` must be finite and > 0"),
-        (lambda: kernels.kernel_barlow_twins(gram, 2, scale=np.ones(2)), "`scale` must be a number"),
+        (lambda: kernels.kernel_barlow_twins(gram, 2, scale=np.ones(2)), "`scale` must be one number"),
         (lambda: kernels.kernel_barlow_twins(gram, 2, initial=points), r"`initial` must have shape \(12, 2\)"),
         (
             lambda: kernels.kernel_barlow_twins(gram, 2, initial=rank_one),
