@@ -1,0 +1,69 @@
+"""Drawings of the figures of Halvagal et al. 2023, from their datasets."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jepa_dyn.plots._style import sequential, tidy
+
+if TYPE_CHECKING:
+    import xarray
+
+TITLES = {
+    "euclidean": "Euclidean: to $1/(1+\\sigma^2)$",
+    "euclidean_no_stop_gradient": "no stop gradient: collapse",
+    "euclidean_no_predictor": "no predictor: decay as $e^{-2\\sigma^2 t}$",
+    "euclidean_iso": "IsoLoss: small ones catch up",
+    "cosine": "cosine: to equal values",
+    "cosine_no_stop_gradient": "no stop gradient: rank collapses",
+    "cosine_no_predictor": "no predictor: slowly nearer",
+    "cosine_iso": "IsoLoss: small ones catch up",
+}
+ORDER = ("", "_no_stop_gradient", "_no_predictor", "_iso")
+
+
+def mode_colours(count: int) -> list:
+    """One colour per mode, darker for larger eigenvalues."""
+    return [sequential()(x) for x in np.linspace(0.15, 1, count)]
+
+
+def _eigenvalues(ax: Any, dataset: "xarray.Dataset", row: str, floor: float) -> None:
+    """Eigenvalues of the first network (thick), and of its modes (dashed)."""
+    one = dataset.sel(row=row).isel(seed=0)
+    t, colours = one.t.values, mode_colours(dataset.sizes["mode"])
+    found, exact = (np.maximum(one[name].values, floor / 10) for name in ("simulated", "predicted"))
+    for m, colour in enumerate(colours):
+        ax.plot(t, found[:, m], color=colour, linewidth=2.6, alpha=0.75, solid_capstyle="round")
+        ax.plot(t, exact[:, m], color="k", linewidth=0.9, linestyle=(0, (4, 3)))
+    trace = one.simulated.sum("mode").values
+    ax.plot(t, np.maximum(trace, floor / 10), color="#D55E00", linewidth=1.4)
+    ax.set_yscale("log")
+    ax.set_xlim(0, t[-1])
+
+
+def plot_table1(dataset: "xarray.Dataset") -> Any:
+    """Eigenvalue paths of the first start in eight panels, network and modes, with the trace. Returns the figure."""
+    from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+
+    figure, axes = pyplot.subplots(2, 4, figsize=(14, 6.4), layout="constrained", sharey=True)
+    floor = 1e-3
+    for i, kind in enumerate(("euclidean", "cosine")):
+        for k, suffix in enumerate(ORDER):
+            ax, row = axes[i, k], kind + suffix
+            _eigenvalues(ax, dataset, row, floor)
+            ax.set_title(f"({'abcdefgh'[4 * i + k]}) {TITLES[row]}", fontsize=10, loc="left")
+            if kind == "euclidean":
+                ax.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
+            ax.set_ylim(floor, 3 * float(dataset.simulated.isel(time=0).sum("mode").max()))
+            tidy(ax)
+        axes[i, 0].set_ylabel("eigenvalues of $C_z$")
+    for ax in axes[1]:
+        ax.set_xlabel("time")
+    handles = [
+        Line2D([], [], color=mode_colours(5)[2], linewidth=2.6, label="network on drawn pairs"),
+        Line2D([], [], color="k", linewidth=0.9, linestyle=(0, (4, 3)), label="exact dynamics of the modes"),
+        Line2D([], [], color="#D55E00", linewidth=1.4, label="trace"),
+    ]
+    figure.legend(handles=handles, frameon=False, ncols=3, loc="outside lower center")
+    return figure

@@ -1,0 +1,122 @@
+"""Halvagal 2023: claims come out as they should; networks, modes and what is measured of them against plain numpy."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import jax
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+from jepa_dyn.moments import PairBatches, additive_noise_moments
+from jepa_dyn.papers import checks, halvagal2023
+from jepa_dyn.papers import halvagal2023_checks as claims
+from jepa_dyn.papers.halvagal2023_runs import PACE, draw_encoders, saved_steps
+
+SMALL = {"count": 2, "outputs": 6, "inputs": 8, "batch_size": 400}
+
+
+@pytest.fixture(scope="module")
+def table1():
+    return halvagal2023.table1(**SMALL)
+
+
+@pytest.fixture(autouse=True)
+def figures_close():
+    yield
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize(("name", "num_checks", "num_failing", "panels"), [("table1", 17, 3, 8)])
+def test_claims_come_out_as_expected_and_are_drawn(name, num_checks, num_failing, panels, request):
+    dataset = request.getfixturevalue(name)
+    found = checks(dataset)
+    assert [c.claim for c in found if not c.as_expected] == []
+    assert len(found) == num_checks and sum(not c.expected for c in found) == num_failing
+    axes = getattr(halvagal2023, f"plot_{name}")(dataset).axes
+    assert len([ax for ax in axes if ax.get_title(loc="left") and ax.has_data()]) == panels
+
+
+def gradient(name, w, x, y):
+    """By hand from the printed losses, W_P = W W^T held: (3)-(6), (15), (17); the second branch of C.2 as corrected."""
+    z, other = x @ w.T, y @ w.T
+    predictor = np.eye(len(w)) if "no_predictor" in name else w @ w.T
+    p = z @ predictor
+    if name.startswith("euclidean"):
+        g, second = p - other, other - p
+    else:
+        size, far = (np.linalg.norm(v, axis=1, keepdims=True) for v in (p, other))
+        cosine = np.sum(p * other, axis=1, keepdims=True) / (size * far)
+        g, second = -(other / far - cosine * p / size) / size, -(p / size - cosine * other / far) / far
+    slope = (g if "iso" in name else g @ predictor).T @ x
+    return (slope + second.T @ y if "no_stop" in name else slope) / len(x)
+
+
+@pytest.mark.parametrize("name", PACE)
+def test_networks_descend_on_drawn_pairs(name, table1):
+    """The first steps of the second run by numpy on the same pairs; the modes' first values are those of the start."""
+    starts = draw_encoders(np.random.default_rng(0), 2, 6, 8)
+    w, own = starts[1].copy(), jax.random.split(jax.random.key(0), 2)[1]
+    source, law = PairBatches(400), additive_noise_moments(np.eye(8), 0.1)
+    steps = saved_steps(600, 40)[:4]
+    found = table1.sel(row=name).isel(seed=1)
+    for k in range(steps[-1] + 1):
+        if k in steps:
+            i = int(np.searchsorted(steps, k))
+            np.testing.assert_allclose(found.simulated.values[i], np.linalg.eigvalsh(w @ w.T), rtol=1e-9)
+        pairs = source.draw(jax.random.fold_in(own, k), source.prepare(law))
+        w = w - 0.05 * PACE[name] * gradient(name, w, np.asarray(pairs.x), np.asarray(pairs.y))
+    np.testing.assert_allclose(found.predicted.values[0], found.simulated.values[0], rtol=1e-12)
+    np.testing.assert_allclose(found.t.values[:4], 0.05 * PACE[name] * steps, rtol=1e-12)
+
+
+def test_modes_are_the_scalar_maps(table1):
+    """Euclidean rows of the table by the map of each amplitude on the population, all 600 steps."""
+    v = 1.01
+    maps = {
+        "euclidean": lambda a: a**2 * (a - v * a**3),
+        "euclidean_iso": lambda a: a - v * a**3,
+        "euclidean_no_predictor": lambda a: (1 - v) * a,
+        "euclidean_no_stop_gradient": lambda a: a**2 * (a - v * a**3) - v * a + a**3,
+    }
+    for name, speed in maps.items():
+        path = table1.sel(row=name).predicted.values[0]
+        a = np.sqrt(path[0])
+        for _ in range(600):
+            a = a + 0.05 * PACE[name] * speed(a)
+        np.testing.assert_allclose(path[-1], np.sort(a**2), rtol=1e-8, atol=1e-14)
+
+
+def test_what_is_measured_of_paths():
+    t = np.array([0.0, 1.0, 2.0, 4.0])
+    paths = np.array([[[0.1, 2.0, 3.0], [0.5, 1.5, 2.0], [1.0, 0.95, 1.05], [1.0, 1.0, 1.0]]])
+    assert claims.arrival(t, paths) == 2.0 and claims.arrival(t, paths[:, -1:]) == 0.0
+    assert claims.arrival(t, paths[:, [3, 2, 1, 0]]) == np.inf
+    assert claims.spread(paths[:, 0]) == pytest.approx(30.0)
+    assert claims.growth_ratio(t, paths, 1.0) == pytest.approx(abs(np.log(0.75) / np.log(5.0)))
+    assert claims.printed_growth_ratio(paths, True) == pytest.approx(1 / 0.9)
+    assert claims.printed_growth_ratio(paths, False) == pytest.approx(2 / 0.09)
+    steps = saved_steps(600, 40)
+    assert steps[0] == 0 and steps[-1] == 600 and (np.diff(steps) > 0).all()
+
+
+def test_checks_can_fail(table1):
+    flat = table1.assign(simulated=table1.simulated.isel(time=0) + 0 * table1.simulated)
+    assert sum(not c.as_expected for c in claims.table1_checks(flat)) >= 9
+    grown = table1.assign(simulated=table1.simulated * np.linspace(1, 30, table1.sizes["time"])[:, None])
+    assert sum(not c.as_expected for c in claims.table1_checks(grown)) >= 9
+
+
+@pytest.mark.parametrize(
+    ("call", "options", "message"),
+    [
+        ("table1", {"count": 1}, "Argument `count` must be a whole number >= 2"),
+        ("table1", {"outputs": 6, "inputs": 5}, "Argument `inputs` must be a whole number >= 6"),
+        ("table1", {"sigma": 0.0}, "Argument `sigma` must be finite and > 0"),
+        ("table1", {"learning_rate": -1.0}, "Argument `learning_rate`"),
+    ],
+)
+def test_bad_options_are_named(call, options, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(halvagal2023, call)(**options)
