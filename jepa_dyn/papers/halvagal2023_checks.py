@@ -249,3 +249,102 @@ def _theory_check(dataset: "xarray.Dataset") -> Check:
         bool(gaps.max() < 0.1),
         "the expectations of (10), C.2 and (24) taken exactly, not by (11), (22)-(25); first quarter of the time",
     )
+
+
+def _both(dataset: "xarray.Dataset", row: str, time: int) -> list[np.ndarray]:
+    """Spectra of the network with many and of the one with two outputs."""
+    one = dataset.sel(row=row).isel(time=time)
+    return [one.eigenvalue.values, one.eigenvalue_of_two.values]
+
+
+def fig2_checks(dataset: "xarray.Dataset") -> list[Check]:
+    """The four columns of Figure 2, for both networks."""
+    ends = {row: _both(dataset, row, -1) for row in dataset.row.values}
+    starts = {row: _both(dataset, row, 0) for row in dataset.row.values}
+    plain, iso = ("euclidean", "cosine"), ("euclidean_iso", "cosine_iso")
+
+    def worst(rows: tuple[str, ...]) -> float:
+        return max(spread(values) for row in rows for values in ends[row])
+
+    def arrived(row: str) -> float:
+        one = dataset.sel(row=row)
+        return arrival(one.t, one.eigenvalue.values[None])
+
+    lost = dataset.representation.sel(row="euclidean_no_stop_gradient")
+    radius = float((lost.isel(time=-1) ** 2).mean() / (lost.isel(time=0) ** 2).mean()) ** 0.5
+    rich, poor = "cosine_no_stop_gradient", "euclidean_no_predictor"
+    thin = [float(values.min() / values.max()) for values in ends[rich]]
+    growth = [float(end.sum() / start.sum()) for start, end in zip(starts[rich], ends[rich], strict=True)]
+    left = [float(end.sum() / start.sum()) for start, end in zip(starts[poor], ends[poor], strict=True)]
+    slow = [[spread(values) for values in found["cosine_no_predictor"]] for found in (starts, ends)]
+    times = [(arrived(a), arrived(b)) for a, b in zip(iso, plain, strict=True)]
+    where = "Figure 2"
+    return [
+        Check(
+            "Euclidean without stop gradient: representations collapse",
+            f"{where} a, top",
+            "representational collapse",
+            f"their r.m.s. size falls to {radius:.1g} of its start",
+            True,
+            radius < 0.01,
+        ),
+        Check(
+            "Cosine without stop gradient: eigenvalues diverge",
+            f"{where} a, bottom",
+            "diverging eigenvalues",
+            f"trace times {growth[0]:.3f}; with two outputs {growth[1]:.3f}",
+            False,
+            min(growth) > 10,
+            "the flow conserves the trace; steps of finite size do not at rank 1, where drawn gradients have no finite variance",
+        ),
+        Check(
+            "Cosine without stop gradient: representations fall into fewer dimensions",
+            f"{where} a",
+            "(corrected) dimensional collapse",
+            f"smallest over largest eigenvalue {thin[0]:.1g}; with two outputs {thin[1]:.1g}",
+            True,
+            max(thin) < 0.01,
+        ),
+        Check(
+            "Euclidean without predictor: no learning",
+            f"{where} b, top",
+            "no learning occurs",
+            f"trace times {left[0]:.2g}, {left[1]:.2g} by t = {float(dataset.t.sel(row=poor).max()):g}",
+            False,
+            min(left) > 0.95,
+            "decay as exp(-2 σ² t), unless the online view is clean",
+        ),
+        Check(
+            "Cosine without predictor: learning at low rates",
+            f"{where} b, bottom",
+            "learning does occur, although at low rates",
+            f"largest over smallest eigenvalue {slow[0][0]:.3g} -> {slow[1][0]:.3g}; "
+            f"with two outputs {slow[0][1]:.3g} -> {slow[1][1]:.3g}",
+            True,
+            all(end < start for start, end in zip(*slow, strict=True)),
+        ),
+        Check(
+            "Euclidean and cosine: isotropic representations",
+            f"{where} c",
+            "isotropic representations under both distance metrics",
+            f"largest over smallest eigenvalue at most {worst(plain):.3f}",
+            True,
+            worst(plain) < 1.1,
+        ),
+        Check(
+            "IsoLoss, Euclidean and cosine: isotropic representations",
+            f"{where} d",
+            "the same effect",
+            f"largest over smallest eigenvalue at most {worst(iso):.3f}",
+            True,
+            worst(iso) < 1.1,
+        ),
+        Check(
+            "IsoLoss: all eigenvalues arrive sooner, under both distances",
+            f"{where} d",
+            "uniform convergence dynamics for all eigenvalues",
+            "; ".join(f"within 10 % at t = {a:.3g} instead of {b:.3g}" for a, b in times),
+            True,
+            all(a < b for a, b in times),
+        ),
+    ]

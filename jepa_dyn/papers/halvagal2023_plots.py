@@ -67,3 +67,60 @@ def plot_table1(dataset: "xarray.Dataset") -> Any:
     ]
     figure.legend(handles=handles, frameon=False, ncols=3, loc="outside lower center")
     return figure
+
+
+COLUMNS = (
+    ("_no_stop_gradient", "no stop gradient"),
+    ("_no_predictor", "no predictor"),
+    ("", "BYOL / SimSiam"),
+    ("_iso", "IsoLoss"),
+)
+
+
+def _trajectories(ax: Any, one: "xarray.Dataset", limit: float) -> None:
+    """Representations at start and end, and the paths of some."""
+    paths = one.representation.transpose("time", "point", "output").values
+    ax.plot(paths[:, :60, 0], paths[:, :60, 1], color="#56B4E9", linewidth=0.6, alpha=0.6)
+    ax.plot(*paths[0].T, ".", color="0.6", markersize=2.5)
+    ax.plot(*paths[-1].T, ".", color="#D55E00", markersize=4)
+    ax.set_aspect("equal")
+    ax.set_xlim(-limit, limit)
+    ax.set_ylim(-limit, limit)
+
+
+def plot_fig2(dataset: "xarray.Dataset") -> Any:
+    """One column per loss; representations (top) and eigenvalues (below) for each distance. Returns the figure."""
+    from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+
+    figure, axes = pyplot.subplots(
+        4, 4, figsize=(12.5, 11.5), layout="constrained", height_ratios=[1.25, 0.8, 1.25, 0.8]
+    )
+    limit = 1.02 * float(np.abs(dataset.representation.isel(time=0)).max())
+    colours = mode_colours(dataset.sizes["mode"])
+    top = 1.15 * float(dataset.eigenvalue.isel(time=0).max())
+    for i, kind in enumerate(("euclidean", "cosine")):
+        for k, (suffix, text) in enumerate(COLUMNS):
+            one = dataset.sel(row=kind + suffix)
+            above, below = axes[2 * i, k], axes[2 * i + 1, k]
+            _trajectories(above, one, limit)
+            above.set_title(f"({'abcd'[k]}) {text}, {kind}", fontsize=10, loc="left")
+            for m, colour in enumerate(colours):
+                below.plot(one.t.values, one.eigenvalue.values[:, m], color=colour, linewidth=1.6)
+            below.set_xlim(0, float(one.t.max()))
+            below.set_ylim(0, max(top, 1.05 * float(one.eigenvalue.max())))
+            below.set_xlabel("time")
+            if kind == "euclidean":
+                below.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
+            tidy(above)
+            tidy(below)
+        axes[2 * i, 0].set_ylabel("$z_2$, two outputs")
+        axes[2 * i + 1, 0].set_ylabel(f"eigenvalues, M = {dataset.sizes['mode']}")
+    handles = [
+        Line2D([], [], color="0.6", marker=".", linestyle="", label="representations at the start"),
+        Line2D([], [], color="#56B4E9", linewidth=1, label="paths of some"),
+        Line2D([], [], color="#D55E00", marker=".", linestyle="", label="at the end"),
+        Line2D([], [], color=colours[-1], linewidth=1.6, label="eigenvalues of $C_z$, one line each"),
+    ]
+    figure.legend(handles=handles, frameon=False, ncols=4, loc="outside lower center")
+    return figure

@@ -22,13 +22,19 @@ def table1():
     return halvagal2023.table1(**SMALL)
 
 
+@pytest.fixture(scope="module")
+def fig2():
+    # the smallest eigenvalue of key 0 starts at 0.014 and escapes after 1 / (2 lambda), later than the run ends
+    return halvagal2023.fig2(outputs=6, inputs=8, batch_size=200, key=1)
+
+
 @pytest.fixture(autouse=True)
 def figures_close():
     yield
     pyplot.close("all")
 
 
-@pytest.mark.parametrize(("name", "num_checks", "num_failing", "panels"), [("table1", 17, 3, 8)])
+@pytest.mark.parametrize(("name", "num_checks", "num_failing", "panels"), [("table1", 17, 3, 8), ("fig2", 8, 2, 8)])
 def test_claims_come_out_as_expected_and_are_drawn(name, num_checks, num_failing, panels, request):
     dataset = request.getfixturevalue(name)
     found = checks(dataset)
@@ -115,8 +121,24 @@ def test_checks_can_fail(table1):
         ("table1", {"outputs": 6, "inputs": 5}, "Argument `inputs` must be a whole number >= 6"),
         ("table1", {"sigma": 0.0}, "Argument `sigma` must be finite and > 0"),
         ("table1", {"learning_rate": -1.0}, "Argument `learning_rate`"),
+        ("fig2", {"outputs": 1}, "Argument `outputs` must be a whole number >= 2"),
     ],
 )
 def test_bad_options_are_named(call, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(halvagal2023, call)(**options)
+
+
+def test_representations_are_those_of_the_weights(fig2):
+    """Mean squares of z over 150 inputs are tr C_z within their sampling error, and the start has the eigenvalues it was given."""
+    squares = (fig2.representation**2).sum("output")
+    error = squares.std("point") / np.sqrt(150)
+    traces = fig2.eigenvalue_of_two.sum("output")
+    assert (np.abs(squares.mean("point") - traces) <= 4 * error + 1e-12).all()
+    first = fig2.eigenvalue_of_two.isel(time=0).values
+    np.testing.assert_allclose(first, np.tile(halvagal2023.TWO_EIGENVALUES, (8, 1)), rtol=1e-10)
+
+
+def test_checks_of_figure_2_can_fail(fig2):
+    still = fig2.isel(time=[0, 0])
+    assert sum(not c.as_expected for c in claims.fig2_checks(still)) >= 6
