@@ -348,3 +348,50 @@ def fig2_checks(dataset: "xarray.Dataset") -> list[Check]:
             all(a < b for a, b in times),
         ),
     ]
+
+
+def fig4_checks(dataset: "xarray.Dataset") -> list[Check]:
+    """Alignment at the end of the eigenvectors that are alive, of the others, and which aligned first; per distance."""
+    found = []
+    for distance, panel in (("euclidean", "a"), ("cosine", "b")):
+        one = dataset.sel(distance=distance).transpose("seed", "time", "mode")
+        alignment, values = one.alignment.values, one.eigenvalue.values[:, -1]
+        alive = values > 0.01 * values[:, :1]
+        end = alignment[:, -1]
+        low = alignment <= 0.9
+        # time from which on cos > 0.9, per run and mode; infinite where that never comes
+        since = np.where(low.any(1), low.shape[1] - np.argmax(low[:, ::-1], axis=1), 0)
+        when = np.append(one.t.values, np.inf)[since]
+        first = when[:, 0]
+        last = np.array([when[i, np.flatnonzero(row)[-1]] for i, row in enumerate(alive)])
+        dead = end[~alive]
+        found += [
+            Check(
+                f"{distance}: the predictor comes to share the eigenvectors of C_z that have not collapsed",
+                f"Figure 4 {panel}",
+                "a linear predictor aligns its eigenspace with that of C_z",
+                f"cos(u, W_P u) at most {np.abs(alignment[:, 0]).max():.2f} at the start, at the end at least "
+                f"{end[alive].min():.4f} for {', '.join(str(int(n)) for n in alive.sum(1))} of {alive.shape[1]} eigenvectors",
+                True,
+                bool(end[alive].min() > 0.97),
+            ),
+            Check(
+                f"{distance}: it shares all eigenvectors of C_z",
+                f"Figure 4 {panel}",
+                "every eigenvector u_i",
+                f"{dead.size} of {alive.size} eigenvalues have collapsed below 1 % of the largest; cos there "
+                + (f"{dead.min():.2f} to {dead.max():.2f}" if dead.size else "none"),
+                False,
+                bool((end > 0.97).all()),
+                "from a random W_P small modes are lost before it has aligned with them: W_P there is not seen by the loss",
+            ),
+            Check(
+                f"{distance}: eigenvectors of large eigenvalues align first",
+                f"Figure 4 {panel}",
+                "(ours) speeds grow with the eigenvalue",
+                f"cos > 0.9 at t = {np.median(first):.3g} for the largest, {np.median(last):.3g} for the last that survives",
+                True,
+                bool((first < last).all()),
+            ),
+        ]
+    return found

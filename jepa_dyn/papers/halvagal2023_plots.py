@@ -124,3 +124,37 @@ def plot_fig2(dataset: "xarray.Dataset") -> Any:
     ]
     figure.legend(handles=handles, frameon=False, ncols=4, loc="outside lower center")
     return figure
+
+
+def plot_fig4(dataset: "xarray.Dataset") -> Any:
+    """Alignment over time, one line per eigenvector (top), and the eigenvalues (below), first start. Returns the figure."""
+    from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(10, 6.4), layout="constrained", sharex="col", height_ratios=[1.2, 1])
+    colours = mode_colours(dataset.sizes["mode"])[::-1]
+    for k, distance in enumerate(dataset.distance.values):
+        one = dataset.sel(distance=distance).isel(seed=0)
+        t, alive = one.t.values, one.eigenvalue.values[-1] > 0.01 * one.eigenvalue.values[-1, 0]
+        for m, colour in enumerate(colours):
+            style = "-" if alive[m] else (0, (2, 2))
+            for ax, name in ((axes[0, k], "alignment"), (axes[1, k], "eigenvalue")):
+                ax.plot(t[1:], one[name].values[1:, m], color=colour, linestyle=style, linewidth=1.7)
+        axes[0, k].set_title(f"({'ab'[k]}) {distance}", fontsize=10, loc="left")
+        axes[0, k].set_ylim(-1.03, 1.03)
+        axes[1, k].set_yscale("log")
+        axes[1, k].set_ylim(1e-4, 5)
+        axes[1, k].set_xscale("log")
+        axes[1, k].set_xlim(t[1], t[-1])
+        axes[1, k].set_xlabel("time")
+        for ax in axes[:, k]:
+            tidy(ax)
+    axes[0, 0].set_ylabel("$\\cos(u_m, W_P u_m)$")
+    axes[1, 0].set_ylabel("eigenvalues of $C_z$")
+    handles = [
+        Line2D([], [], color=colours[0], linewidth=1.7, label="largest eigenvalue"),
+        Line2D([], [], color=colours[-1], linewidth=1.7, label="smallest"),
+        Line2D([], [], color="0.4", linestyle=(0, (2, 2)), linewidth=1.7, label="collapsed at the end"),
+    ]
+    figure.legend(handles=handles, frameon=False, ncols=3, loc="outside lower center")
+    return figure

@@ -91,6 +91,11 @@ def _weights(y: Encoders, args: DataOfRows | ModesOfRows) -> dict[str, Array]:
     return y.rows
 
 
+def spectra(weights: np.ndarray) -> np.ndarray:
+    """Eigenvalues of W W^T, ascending: (..., M, N) -> (..., M)."""
+    return np.linalg.eigvalsh(weights @ weights.swapaxes(-1, -2))
+
+
 def draw_encoders(rng: np.random.Generator, count: int, outputs: int, inputs: int) -> np.ndarray:
     """Entries ~ N(0, 1 / N), so that tr C_z is about M."""
     return rng.normal(size=(count, outputs, inputs)) / np.sqrt(inputs)

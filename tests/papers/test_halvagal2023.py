@@ -28,13 +28,20 @@ def fig2():
     return halvagal2023.fig2(outputs=6, inputs=8, batch_size=200, key=1)
 
 
+@pytest.fixture(scope="module")
+def fig4():
+    return halvagal2023.fig4(count=2, outputs=6, inputs=8, num_steps=1000)
+
+
 @pytest.fixture(autouse=True)
 def figures_close():
     yield
     pyplot.close("all")
 
 
-@pytest.mark.parametrize(("name", "num_checks", "num_failing", "panels"), [("table1", 17, 3, 8), ("fig2", 8, 2, 8)])
+@pytest.mark.parametrize(
+    ("name", "num_checks", "num_failing", "panels"), [("table1", 17, 3, 8), ("fig2", 8, 2, 8), ("fig4", 6, 2, 2)]
+)
 def test_claims_come_out_as_expected_and_are_drawn(name, num_checks, num_failing, panels, request):
     dataset = request.getfixturevalue(name)
     found = checks(dataset)
@@ -121,6 +128,8 @@ def test_checks_can_fail(table1):
         ("table1", {"outputs": 6, "inputs": 5}, "Argument `inputs` must be a whole number >= 6"),
         ("table1", {"sigma": 0.0}, "Argument `sigma` must be finite and > 0"),
         ("table1", {"learning_rate": -1.0}, "Argument `learning_rate`"),
+        ("fig4", {"weight_decay": -1.0}, "Argument `weight_decay`"),
+        ("fig4", {"count": 1}, "Argument `count` must be a whole number >= 2"),
         ("fig2", {"outputs": 1}, "Argument `outputs` must be a whole number >= 2"),
     ],
 )
@@ -142,3 +151,29 @@ def test_representations_are_those_of_the_weights(fig2):
 def test_checks_of_figure_2_can_fail(fig2):
     still = fig2.isel(time=[0, 0])
     assert sum(not c.as_expected for c in claims.fig2_checks(still)) >= 6
+
+
+def test_trained_predictor_descends_too(fig4):
+    """The Euclidean run of Figure 4 by numpy for its first saved steps: both gradients with weight decay; the cosines by eigh."""
+    rng, own = np.random.default_rng(0), jax.random.split(jax.random.key(0), 2)[0]
+    w, p = draw_encoders(rng, 2, 6, 8)[0], draw_encoders(rng, 2, 6, 6)[0]
+    source, law = PairBatches(256), additive_noise_moments(np.eye(8), 0.1)
+    steps, one = saved_steps(1000, 40)[:6], fig4.sel(distance="euclidean").isel(seed=0)
+    for k in range(steps[-1] + 1):
+        if k in steps:
+            i = int(np.searchsorted(steps, k))
+            values, columns = np.linalg.eigh(w @ w.T)
+            images = p @ columns
+            cosines = np.sum(columns * images, axis=0) / np.linalg.norm(images, axis=0)
+            np.testing.assert_allclose(one.alignment.values[i], cosines[::-1], rtol=1e-8, atol=1e-10)
+            np.testing.assert_allclose(one.eigenvalue.values[i], values[::-1], rtol=1e-9)
+        pairs = source.draw(jax.random.fold_in(own, k), source.prepare(law))
+        x, y = np.asarray(pairs.x), np.asarray(pairs.y)
+        z = x @ w.T
+        gap = z @ p.T - y @ w.T
+        w, p = w - 0.05 * ((gap @ p).T @ x / 256 + 0.01 * w), p - 0.05 * (gap.T @ z / 256 + 0.01 * p)
+
+
+def test_checks_of_figure_4_can_fail(fig4):
+    still = fig4.isel(time=[0, 0])
+    assert sum(not c.as_expected for c in claims.fig4_checks(still)) >= 4
