@@ -1,4 +1,4 @@
-"""Halvagal et al. 2023, "Implicit variance regularization in non-contrastive SSL": Table 1, Figures 2 and 4 on small networks.
+"""Halvagal et al. 2023, "Implicit variance regularization in non-contrastive SSL": Table 1, Figures 2, 4 and 5 on small networks.
 
 Inputs are standard Gaussian, both views carry noise of standard deviation sigma, W_P = C_z (alpha = 1) of the clean inputs, so
 that the eigenvalues lambda of the predictor are those of C_z. Times are gradient-flow times: learning rate x step x pace.
@@ -13,7 +13,7 @@ from jepa_dyn.losses import TABLE_1
 from jepa_dyn.papers import halvagal2023_checks as claims
 from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
 from jepa_dyn.papers.halvagal2023_alignment import fig4
-from jepa_dyn.papers.halvagal2023_plots import plot_fig2, plot_fig4, plot_table1
+from jepa_dyn.papers.halvagal2023_plots import plot_fig2, plot_fig4, plot_fig5, plot_table1
 from jepa_dyn.papers.halvagal2023_runs import (
     PACE,
     draw_encoders,
@@ -22,6 +22,7 @@ from jepa_dyn.papers.halvagal2023_runs import (
     spectra,
     trained_networks,
 )
+from jepa_dyn.papers.halvagal2023_starts import fig5
 
 if TYPE_CHECKING:
     import xarray
@@ -178,4 +179,5 @@ ITEMS = (
     Item("table1", "what becomes of the eigenvalues under each of the eight losses", table1, plot_table1),
     Item("fig2", "representations and eigenvalues of linear networks under each loss", fig2, plot_fig2),
     Item("fig4", "alignment of a trained linear predictor with the eigenvectors of C_z", fig4, plot_fig4),
+    Item("fig5", "where two eigenvalues end from three starts, Euclidean and cosine", fig5, plot_fig5),
 )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jepa_dyn.plots._style import sequential, tidy
+from jepa_dyn.plots._style import CYCLE, sequential, tidy
 
 if TYPE_CHECKING:
     import xarray
@@ -157,4 +157,39 @@ def plot_fig4(dataset: "xarray.Dataset") -> Any:
         Line2D([], [], color="0.4", linestyle=(0, (2, 2)), linewidth=1.7, label="collapsed at the end"),
     ]
     figure.legend(handles=handles, frameon=False, ncols=3, loc="outside lower center")
+    return figure
+
+
+def plot_fig5(dataset: "xarray.Dataset") -> Any:
+    """Both eigenvalues over time, one colour per start, network and modes, one panel per distance. Returns the figure."""
+    from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
+    for k, distance in enumerate(dataset.distance.values):
+        ax, one = axes[k], dataset.sel(distance=distance)
+        t = one.t.values
+        for i in range(dataset.sizes["start"]):
+            run = one.isel(start=i)
+            ax.plot(t, run.simulated.values, color=CYCLE[i], linewidth=2.8, alpha=0.7)
+            ax.plot(t, run.predicted.values, color="k", linewidth=0.9, linestyle=(0, (4, 3)))
+            if distance == "cosine":
+                ax.axhline(float(run.simulated.isel(time=0).mean()), color=CYCLE[i], linewidth=0.9, linestyle=":")
+        if distance == "euclidean":
+            ax.axhline(1, color="0.5", linewidth=0.9, linestyle=":")
+        ax.set_title(f"({'ab'[k]}) {distance}", fontsize=10, loc="left")
+        ax.set_xlim(0, t[-1])
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel("time")
+        tidy(ax)
+    axes[0].set_ylabel("eigenvalues of $C_z$, two outputs")
+    handles = [
+        Line2D([], [], color=CYCLE[i], linewidth=2.8, alpha=0.7, label=f"start {i + 1}")
+        for i in range(dataset.sizes["start"])
+    ]
+    handles += [
+        Line2D([], [], color="k", linewidth=0.9, linestyle=(0, (4, 3)), label="exact dynamics of the modes"),
+        Line2D([], [], color="0.4", linewidth=0.9, linestyle=":", label="1, or the mean at the start"),
+    ]
+    figure.legend(handles=handles, frameon=False, ncols=5, loc="outside lower center")
     return figure

@@ -13,6 +13,7 @@ from jepa_dyn.moments import PairBatches, additive_noise_moments
 from jepa_dyn.papers import checks, halvagal2023
 from jepa_dyn.papers import halvagal2023_checks as claims
 from jepa_dyn.papers.halvagal2023_runs import PACE, draw_encoders, saved_steps
+from jepa_dyn.papers.halvagal2023_starts import STARTS, fig5_checks
 
 SMALL = {"count": 2, "outputs": 6, "inputs": 8, "batch_size": 400}
 
@@ -33,6 +34,11 @@ def fig4():
     return halvagal2023.fig4(count=2, outputs=6, inputs=8, num_steps=1000)
 
 
+@pytest.fixture(scope="module")
+def fig5():
+    return halvagal2023.fig5(inputs=8, batch_size=1024)
+
+
 @pytest.fixture(autouse=True)
 def figures_close():
     yield
@@ -40,7 +46,8 @@ def figures_close():
 
 
 @pytest.mark.parametrize(
-    ("name", "num_checks", "num_failing", "panels"), [("table1", 17, 3, 8), ("fig2", 8, 2, 8), ("fig4", 6, 2, 2)]
+    ("name", "num_checks", "num_failing", "panels"),
+    [("table1", 17, 3, 8), ("fig2", 8, 2, 8), ("fig4", 6, 2, 2), ("fig5", 6, 0, 2)],
 )
 def test_claims_come_out_as_expected_and_are_drawn(name, num_checks, num_failing, panels, request):
     dataset = request.getfixturevalue(name)
@@ -130,6 +137,7 @@ def test_checks_can_fail(table1):
         ("table1", {"learning_rate": -1.0}, "Argument `learning_rate`"),
         ("fig4", {"weight_decay": -1.0}, "Argument `weight_decay`"),
         ("fig4", {"count": 1}, "Argument `count` must be a whole number >= 2"),
+        ("fig5", {"num_steps": 10}, "Argument `num_steps` must be a whole number >= 100"),
         ("fig2", {"outputs": 1}, "Argument `outputs` must be a whole number >= 2"),
     ],
 )
@@ -177,3 +185,19 @@ def test_trained_predictor_descends_too(fig4):
 def test_checks_of_figure_4_can_fail(fig4):
     still = fig4.isel(time=[0, 0])
     assert sum(not c.as_expected for c in claims.fig4_checks(still)) >= 4
+
+
+def test_two_eigenvalues(fig5):
+    """Euclidean modes of Figure 5 by the scalar map; every start has the eigenvalues it was given, in networks and modes."""
+    np.testing.assert_allclose(fig5.simulated.isel(time=0).values, np.stack([STARTS, STARTS]), rtol=1e-9)
+    a = np.sqrt(STARTS)
+    for _ in range(900):
+        a = a + 0.01 * a**2 * (a - 1.01 * a**3)
+    np.testing.assert_allclose(fig5.predicted.sel(distance="euclidean").values[:, -1], np.sort(a**2), rtol=1e-9)
+
+
+def test_checks_of_figure_5_can_fail(fig5):
+    still = fig5.isel(time=[0, 0])
+    assert sum(not c.as_expected for c in fig5_checks(still)) >= 2
+    swapped = fig5.assign_coords(distance=["cosine", "euclidean"])
+    assert sum(not c.as_expected for c in fig5_checks(swapped)) >= 3
