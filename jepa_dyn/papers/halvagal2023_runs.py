@@ -44,10 +44,9 @@ class Encoders(eqx.Module):
 
 
 class DataOfRows(eqx.Module):
-    """What all networks learn from: the law, or a batch of pairs; `relu` on the embeddings. The predictor is C_z, alpha = 1."""
+    """What all networks learn from: the law, or a batch of pairs. The predictor is C_z, alpha = 1."""
 
     moments: ViewMoments | PairSample
-    relu: bool = eqx.field(static=True)
 
     @property
     def leaf_ndims(self) -> tuple[int, ...]:
@@ -67,11 +66,11 @@ class ModesOfRows(eqx.Module):
 
 
 def network_rows(t: ArrayLike, y: Encoders, args: DataOfRows) -> Encoders:
-    """The flow of every row on one batch. C_z is that of the clean inputs, W W^T; with ReLU that of the batch's first views."""
+    """The flow of every row on one batch. C_z is that of the clean inputs, W W^T."""
     speeds = {}
     for name, w in y.rows.items():
-        known = None if args.relu else jnp.eye(w.shape[-1], dtype=w.dtype)
-        own = representation_arguments(args.moments, name, correlation=known, relu=args.relu, drawn=True)
+        clean = jnp.eye(w.shape[-1], dtype=w.dtype)
+        own = representation_arguments(args.moments, name, correlation=clean, drawn=True)
         speeds[name] = PACE[name] * representation(t, RepresentationState(w), own).encoder
     return Encoders(speeds, y.axes)
 
@@ -114,10 +113,9 @@ def trained_networks(
     learning_rate: float,
     batch_size: int,
     key: int,
-    relu: bool = False,
 ) -> dict[str, np.ndarray]:
     """W of every row, (runs, times, M, N), by gradient descent on fresh Gaussian pairs, both views noisy; one key per run."""
-    data = DataOfRows(additive_noise_moments(np.eye(starts.shape[-1]), sigma), relu)
+    data = DataOfRows(additive_noise_moments(np.eye(starts.shape[-1]), sigma))
     runs = train(
         network_rows,
         Encoders(dict.fromkeys(names, jnp.asarray(starts)), 2),
