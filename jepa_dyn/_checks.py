@@ -42,6 +42,12 @@ def require(name: str, value: Any, allowed: str, predicate: Callable[[np.ndarray
         raise ValueError(f"Argument `{name}` must {allowed}, but {describe_failures(array, good)}.")
 
 
+def require_one_number(name: str, value: Any) -> None:
+    """A number, not an array of them: what many systems differ in goes through `jax.vmap`."""
+    if np.ndim(value) != 0:
+        raise ValueError(f"Argument `{name}` must be one number (use jax.vmap), but has shape {np.shape(value)}.")
+
+
 def require_finite(name: str, value: Any) -> None:
     require(name, value, "be finite", np.isfinite)
 

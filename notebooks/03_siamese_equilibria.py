@@ -145,7 +145,7 @@ a0 = jnp.asarray(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2, 1))
 predictors = {"turning": [[0.5, -1], [1, 0.5]], "reversing": [[-1, 0.5], [0, -1]]}
 a0 = jnp.concatenate([a0, a0])
 b0 = jnp.concatenate([lanes(jnp.asarray(one, float), points**2) for one in predictors.values()])
-advance = equilibria.by_flow(flows.siamese, 1000.0, block_size=1024)  # few blocks: few shapes to compile
+advance = equilibria.by_flow(flows.siamese, 1000.0)
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.7), layout="constrained", sharey=True)
 for j, name in enumerate(("SG", "EMA")):
     ends = advance(flows.SiameseState(a0, b0, a0 if name == "EMA" else None), lanes(args, len(a0)))
@@ -401,7 +401,7 @@ def inputs_lost(y, args):
 
 print(
     equilibria.basin_shares(
-        equilibria.by_flow(flows.siamese, 3000.0, block_size=1024),
+        equilibria.by_flow(flows.siamese, 3000.0),
         start,
         args2,
         inputs_lost,

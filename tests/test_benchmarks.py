@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import deep_linear, modes, siamese, siamese_branches
+from benchmarks import deep_linear, modes, siamese, siamese_branches, stepwise
 from benchmarks.method import Method, Prepared
 from benchmarks.problem import make_batch
 from benchmarks.reference import exact_states, integrated_states
@@ -142,3 +142,39 @@ def test_targets_of_siamese_networks():
     assert [line.rsplit(" ", 1)[1] for line in lines] == ["reached", "MISSED", "MISSED"]
     wrong = siamese.verdicts([row("ours", 1.0, agrees=False), row("plain", 3.0)], [])
     assert wrong[0].endswith("MISSED")
+
+
+def test_routes_of_stepwise_learning_agree(tmp_path):
+    results = tmp_path / "RESULTS.md"
+    options = ["--quick", "--repeats", "1", "--steps", "40", "--fast-steps", "60"]
+    report = stepwise.main([*options, "--json", str(tmp_path / "out.json"), "--results", str(results)])
+    rows = report["rows"]
+    assert {"plain", "plain_gamma", "train", "ours"} <= {row["route"] for row in rows}
+    assert all(row["agrees"] and row["moved"] > 0.5 for row in rows)
+    assert {row["steps"] for row in rows if row["route"] == "ours"} == {60}
+    text = results.read_text()
+    assert text.count("## Stepwise learning\n") == 1 and str(tmp_path) not in text
+    assert "`python -m benchmarks.stepwise --quick --steps 40 --fast-steps 60 --repeats 1`" in text
+    assert json.loads((tmp_path / "out.json").read_text())["growth"] == []
+
+
+def test_tables_and_targets_of_stepwise_learning():
+    def row(route, times, agrees=True):
+        sizes = {"n": 5, "m": 12, "d": 3, "dtype": "float64", "route": route, "describe": route, "steps": 10}
+        times_of = {"rate": 10 * times, "times_plain": times, "setup_s": 0.1, "pays_after": None, "first_s": 0.2}
+        return {**sizes, **times_of, "gap": 1e-15, "agrees": agrees}
+
+    rows = [row("plain", 1.0), row("plain_gamma", 2.0), row("ours", 40.0)]
+    assert [line.rsplit(" ", 1)[1] for line in stepwise.verdicts(rows)] == ["reached"]
+    assert stepwise.verdicts([row("ours", 9.0)])[0].endswith("MISSED")
+    assert stepwise.verdicts([row("ours", 40.0, agrees=False)])[0].endswith("MISSED")
+    assert (
+        stepwise.growth_table([rows]).splitlines()[2]
+        == "| 5 | 12 | 3 | 100,000 | 50,000 | 2,500 | 40 | 0.1 | 1.0e-15 | yes |"
+    )
+
+
+def test_memory_of_stepwise_learning_is_that_of_another_process():
+    assert 0.05e9 < stepwise.peak_memory(None, stepwise.QUICK) < 4e9
+    row = {"route": "ours", "n": 6, "m": 12, "d": 3, "peak": 2_000_000}
+    assert stepwise.memory_table([row]).splitlines()[2] == "| ours | 6 | 12 | 3 | 2 |"

@@ -12,15 +12,18 @@ import jepa_dyn
 
 PACKAGE = Path(jepa_dyn.__file__).parent
 FLOORS = {
-    "parameters": 0, "status": 0, "_checks": 0, "_precision": 0, "_progress": 0,
-    "moments": 1, "flows": 1,
-    "theory": 2, "metrics": 2,
-    "solve": 3, "equilibria": 3,
+    "parameters": 0, "status": 0, "_checks": 0, "_precision": 0, "_progress": 0, "_matrix_functions": 0,
+    "moments": 1, "flows": 1, "losses": 1,
+    "theory": 2, "metrics": 2, "kernels": 2,
+    "solve": 3, "equilibria": 3, "training": 3,
     "sweep": 4, "plots": 4,
     "papers": 5, "predict": 5,
     "cli": 6,
 }  # fmt: skip
-SIBLINGS_ALLOWED = {("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("equilibria", "solve")}
+SIBLINGS_ALLOWED = {
+    ("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("flows", "losses"), ("equilibria", "solve"),
+    ("kernels", "theory"), ("training", "solve"),
+}  # fmt: skip
 FORBIDDEN = {("theory", "flows"), ("flows", "theory"), ("sweep", "theory"), ("plots", "theory")}
 
 

@@ -25,7 +25,7 @@ from jepa_dyn.solve.train import train
 from jepa_dyn.status import Status
 
 INTERVALS = ("wilson", "exact")
-_STAGES = 6  # of a flow's horizon, each twice as long as the one before; settled lanes leave after each
+_FEW_STEPS, _FEW_LANES = 2_000, 8
 UNRESOLVED = -1  # what `classify` returns for a state that belongs to no class
 
 
@@ -52,37 +52,37 @@ def _speed(flow: Flow, y: Any, args: Any) -> Array:
     return jax.vmap(one)(y, args)
 
 
-def by_flow(flow: Flow, horizon: float, *, settled_speed: float = 1e-6, **options: Any) -> Advance:
+def by_flow(
+    flow: Flow, horizon: float, *, settled_speed: float = 1e-6, max_steps: int = 65_536, **options: Any
+) -> Advance:
     """Advances lanes along an autonomous flow until they stand still, at most to `horizon`.
 
     A lane has settled where max |dy/dt| / (1 + max |y|) < `settled_speed`, which must lie above the solver's own noise, some 100
-    times its rtol; settled and failed lanes leave early, so that the few slow ones do not hold up the rest. `options` go to
-    `solve.ensemble`.
+    times its rtol. `max_steps` and `options` go to `solve.ensemble`. Lanes of more than 2,000 steps are done again in small blocks:
+    a block takes as long as its slowest lane, and a few stiff ones would hold up many.
 
     Raises:
-        ValueError: a horizon or a speed that is not > 0.
+        ValueError: a horizon or a speed that is not > 0; as `solve.ensemble`.
     """
     require_positive("horizon", horizon)
     require_positive("settled_speed", settled_speed)
-    lengths = horizon * 2.0 ** np.arange(_STAGES) / (2**_STAGES - 1)
+
+    def run(y0: Any, args: Any, **changed: Any) -> Ends:
+        given: dict[str, Any] = {"settle": settled_speed} | options | changed
+        runs = ensemble(flow, y0, args, [horizon], **given)
+        ends = jax.tree.map(lambda leaf: np.array(leaf[:, 0]), runs.ys)
+        return Ends(ends, np.array(runs.status), np.isfinite(runs.settled_time))
 
     def advance(y0: Any, args: Any) -> Ends:
-        y = jax.tree.map(np.array, y0)
-        lanes = len(jax.tree.leaves(y)[0])
-        status, settled, going = np.zeros(lanes, np.uint8), np.zeros(lanes, bool), np.arange(lanes)
-        for length in lengths:
-            own, own_args = (jax.tree.map(lambda leaf, going=going: leaf[going], tree) for tree in (y, args))
-            runs = ensemble(flow, own, own_args, jnp.asarray([length]), **options)
-            new = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], runs.ys)
-            for old, value in zip(jax.tree.leaves(y), jax.tree.leaves(new), strict=True):
-                old[going] = value
-            failed = np.asarray(runs.status) != Status.ok
-            status[going] = np.asarray(runs.status)
-            settled[going] = ~failed & (np.asarray(_speed(flow, new, own_args)) < settled_speed)
-            going = going[~failed & ~settled[going]]
-            if going.size == 0:
-                break
-        return Ends(y, status, settled)
+        ends = run(y0, args, max_steps=min(max_steps, _FEW_STEPS))
+        stiff = np.flatnonzero(ends.status == Status.max_steps)
+        if stiff.size and max_steps > _FEW_STEPS:
+            lanes = ends.status.size
+            own = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (lanes, *np.shape(leaf)[1:]))[stiff], (y0, args))
+            again = run(*own, max_steps=max_steps, block_size=_FEW_LANES)
+            for old, new in zip(jax.tree.leaves(ends), jax.tree.leaves(again), strict=True):
+                old[stiff] = new
+        return ends
 
     return advance
 

@@ -70,6 +70,12 @@ def packed_residual(
     return entries(reduced_residual(symmetric(vector, np.shape(xx)[0]), xx, yx, weight_decay, one))
 
 
+def numerical_rank(eigenvalues: np.ndarray) -> int:
+    """How many eigenvalues of S = A^T A are more than rounding of the largest."""
+    largest = float(np.max(eigenvalues, initial=0.0))
+    return int((eigenvalues > 1e-10 * largest).sum()) if largest > 0 else 0
+
+
 def num_unknowns(m: int, rank: int) -> int:
     """Unknowns of the equation of one rank: entries of S at full rank, of K and beta below."""
     return num_entries(m) if rank == m else m * rank

@@ -22,12 +22,21 @@ from jepa_dyn._checks import is_traced, require_choice, require_positive
 from jepa_dyn._precision import x64_context
 from jepa_dyn.equilibria.certificate import Certificate, certify, same_root
 from jepa_dyn.equilibria.homotopy import AT_INFINITY, FAILED, Member, Paths, scaled, solve_total_degree
-from jepa_dyn.equilibria.parameter_homotopy import Solutions, solve_by_parameter
-from jepa_dyn.equilibria.reduced import chart_of_map, entries, gram_of, packed_residual, predictor_of, symmetric
+from jepa_dyn.equilibria.parameter_homotopy import Solutions, searched_ranks, solve_by_parameter
+from jepa_dyn.equilibria.reduced import (
+    chart_of_map,
+    entries,
+    gram_of,
+    numerical_rank,
+    packed_residual,
+    predictor_of,
+    symmetric,
+)
 from jepa_dyn.flows.siamese import SiameseArguments, SiameseState
 
 METHODS = ("parameter", "total degree")
 MOST_INPUTS = 4
+_MOST_TURNS = 5  # of the inputs, of data sets of which paths were lost
 
 
 class RankEquilibria(eqx.Module):
@@ -155,7 +164,7 @@ def _all_ranks(data: list[tuple], method: str, seed: int) -> list[tuple[RankEqui
         return [() for _ in data]
     with x64_context(True):
         members, factors = zip(*(scaled(*one) for one in data), strict=True)
-        ranks = [_of_rank(members, factors, rank, method, seed) for rank in range(1, len(data[0][0]) + 1)]
+        ranks = [_best_of_rank(members, factors, rank, method, seed) for rank in range(1, len(data[0][0]) + 1)]
     return list(zip(*ranks, strict=True))
 
 
@@ -167,6 +176,23 @@ def _lifted(one: RankEquilibria, basis: np.ndarray) -> RankEquilibria:
 def _none(rank: int, m: int) -> RankEquilibria:
     """No equilibria of a rank above the number of inputs that vary."""
     return RankEquilibria(np.zeros((0, m, m)), np.zeros(0), np.zeros((0, m, m)), rank, 0, 0, 0, 0)
+
+
+def _best_of_rank(
+    members: Sequence[Member], factors: Sequence[float], rank: int, method: str, seed: int
+) -> list[RankEquilibria]:
+    """`_of_rank`; data sets of which paths were lost again in other coordinates, the fullest enumeration of each."""
+    best = _of_rank(members, factors, rank, method, seed)
+    searched = rank == 1 or (len(members[0].xx), rank) in searched_ranks()
+    for turn in range(1, _MOST_TURNS if searched else 1):
+        poor = [i for i, one in enumerate(best) if not one.complete]
+        if not poor:
+            break
+        again = _of_rank([members[i] for i in poor], [factors[i] for i in poor], rank, method, seed + turn)
+        for i, one in zip(poor, again, strict=True):
+            if one.num_failed + one.num_unproved < best[i].num_failed + best[i].num_unproved:
+                best[i] = one
+    return best
 
 
 def _of_rank(
@@ -260,7 +286,7 @@ def equilibrium_state(s: ArrayLike, outputs: int, args: SiameseArguments, *, tar
     values, vectors = jnp.linalg.eigh(jnp.asarray(s))
     order = jnp.argsort(-values)[:outputs]
     if not is_traced(s):
-        rank = int(np.sum(np.asarray(values) > 1e-10 * np.abs(np.asarray(values)).max(initial=1e-300)))
+        rank = numerical_rank(np.asarray(values))
         if rank > outputs:
             raise ValueError(f"Argument `outputs` must be at least the rank {rank} of `s`, but is {outputs}.")
     held = jnp.where(values > 64 * jnp.finfo(values.dtype).eps * jnp.max(values), values, 0.0)  # rounding is no feature

@@ -29,10 +29,11 @@ from jepa_dyn._checks import (
     require_finite,
     require_nonnegative,
     require_not_empty,
+    require_one_number,
     require_positive,
     require_representable,
 )
-from jepa_dyn.moments import ViewMoments, moments_from_pairs, view_moments
+from jepa_dyn.moments import EigenbasisMoments, ViewMoments, moments_from_pairs, view_moments
 from jepa_dyn.parameters import Leaf
 
 
@@ -50,7 +51,8 @@ class BarlowTwinsState(eqx.Module):
 class BarlowTwinsArguments(eqx.Module):
     """What a linear Barlow Twins model is trained on and how. Build it with `barlow_twins_arguments`, which validates.
 
-    - `moments`: second moments of the view pairs; the flows see their symmetrised cross-covariance `gamma`.
+    - `moments`: second moments of the view pairs, as matrices or in the eigenbasis of `gamma`, their symmetrised cross-covariance,
+      which is all that the flows see of them but for the preconditioned one.
     - `off_diagonal_weight`: lambda >= 0 of the original Barlow Twins loss, sum_i (C_ii - 1)^2 + lambda sum_{i != j} C_ij^2.
       Only `barlow_twins` knows it; 1 is the loss of Simon 2023.
     - `ridge`: alpha > 0 of `barlow_twins_preconditioned`.
@@ -58,7 +60,7 @@ class BarlowTwinsArguments(eqx.Module):
     - `upper_slope`: epsilon >= 0 of `barlow_twins_smooth`, with which its g falls above 1.
     """
 
-    moments: ViewMoments
+    moments: ViewMoments | EigenbasisMoments
     off_diagonal_weight: Float[Leaf, "*#lanes"]
     ridge: Float[Leaf, "*#lanes"]
     kink_width: Float[Leaf, "*#lanes"]
@@ -69,22 +71,35 @@ class BarlowTwinsArguments(eqx.Module):
         """Gamma, shape (m, m): see `feature_cross_correlation`."""
         return feature_cross_correlation(self.moments)
 
+    def correlated(self, encoder: Float[Array, "d m"]) -> Float[Array, "d m"]:
+        """W Gamma."""
+        return self.moments.correlated(encoder) if isinstance(self.moments, EigenbasisMoments) else encoder @ self.gamma
+
+    def spread(self, encoder: Float[Array, "d m"]) -> Float[Array, "d d"]:
+        """W S W^T."""
+        if isinstance(self.moments, EigenbasisMoments):
+            return self.moments.spread(encoder)
+        return encoder @ ((self.moments.xx + self.moments.yy) / 2) @ encoder.T
+
     @property
     def leaf_ndims(self) -> tuple[int, ...]:
         """Axes of each leaf of one system; a leaf with one more holds lanes."""
-        return (2, 2, 2, 0, 0, 0, 0)
+        own = self.moments.leaf_ndims if isinstance(self.moments, EigenbasisMoments) else (2, 2, 2)
+        return (*own, 0, 0, 0, 0)
 
 
-def feature_cross_correlation(moments: ViewMoments) -> Float[Array, "*lanes m m"]:
+def feature_cross_correlation(moments: ViewMoments | EigenbasisMoments) -> Float[Array, "*lanes m m"]:
     """Gamma = (yx + yx^T) / 2: the cross-covariance of the views, symmetrised.
 
     Source: Simon 2023, (4): Gamma = sum_i (x_i x'_i^T + x'_i x_i^T) / (2n).
     """
+    if isinstance(moments, EigenbasisMoments):
+        return moments.gamma
     return (moments.yx + jnp.swapaxes(moments.yx, -1, -2)) / 2
 
 
 def barlow_twins_arguments(
-    moments: ViewMoments,
+    moments: ViewMoments | EigenbasisMoments,
     *,
     off_diagonal_weight: ArrayLike = 1.0,
     ridge: ArrayLike = 1.0,
@@ -94,27 +109,26 @@ def barlow_twins_arguments(
     """Validated `BarlowTwinsArguments` of one system, in the dtype of the moments; for lanes, `jax.vmap` this function.
 
     Args:
-        moments: second moments of the views, of equal size m. Simon's are not centred: `moments_from_pairs(x, y, center=False)`.
+        moments: second moments of the views, of equal size m. Simon's are not centred: `moments_from_pairs(x, y, center=False)`,
+            or, without m x m matrices where pairs are few, `eigenbasis_from_pairs(x, y)`.
         off_diagonal_weight, kink_width, upper_slope: numbers >= 0, see `BarlowTwinsArguments`.
         ridge: number > 0.
 
     Raises:
         ValueError: views of different sizes, a number out of range, more than one number.
     """
-    if moments.yx.shape[-1] != moments.yx.shape[-2]:
+    if isinstance(moments, ViewMoments) and moments.yx.shape[-1] != moments.yx.shape[-2]:
         raise ValueError(
             f"Argument `moments` must have views of equal size (one encoder sees both), but `yx` has shape {moments.yx.shape}."
         )
+    dtype = moments.xx.dtype if isinstance(moments, ViewMoments) else moments.gammas.dtype
     named: dict[str, Any] = {"off_diagonal_weight": off_diagonal_weight, "ridge": ridge, "kink_width": kink_width}
     named["upper_slope"] = upper_slope
     for name, value in named.items():
-        if np.ndim(value) != 0:
-            raise ValueError(f"Argument `{name}` must be one number (use jax.vmap), but has shape {np.shape(value)}.")
+        require_one_number(name, value)
         (require_positive if name == "ridge" else require_nonnegative)(name, value)
-        require_representable(name, value, moments.xx.dtype)
-    return BarlowTwinsArguments(
-        moments, **{name: jnp.asarray(value, moments.xx.dtype) for name, value in named.items()}
-    )
+        require_representable(name, value, dtype)
+    return BarlowTwinsArguments(moments, **{name: jnp.asarray(value, dtype) for name, value in named.items()})
 
 
 def barlow_twins_arguments_from_pairs(x: ArrayLike, y: ArrayLike, **options: ArrayLike) -> BarlowTwinsArguments:
@@ -177,7 +191,7 @@ def barlow_twins_state(encoder: ArrayLike) -> BarlowTwinsState:
 
 def embedding_cross_correlation(y: BarlowTwinsState, args: BarlowTwinsArguments) -> Float[Array, "d d"]:
     """C = W Gamma W^T, exactly symmetric. Source: Simon 2023, (2), (4)."""
-    c = y.encoder @ args.gamma @ y.encoder.T
+    c = args.correlated(y.encoder) @ y.encoder.T
     return (c + c.T) / 2
 
 
@@ -196,7 +210,7 @@ def barlow_twins(t: ArrayLike, y: BarlowTwinsState, args: BarlowTwinsArguments) 
 
     Source: Simon 2023, (3), (6).
     """
-    moved = y.encoder @ args.gamma
+    moved = args.correlated(y.encoder)
     c = moved @ y.encoder.T
     identity = jnp.eye(c.shape[0], dtype=c.dtype)
     weight = args.off_diagonal_weight
@@ -212,8 +226,7 @@ def barlow_twins_preconditioned(t: ArrayLike, y: BarlowTwinsState, args: BarlowT
 
     Source: Simon 2023, (52), per pair: see the head of this file for the factor 2n.
     """
-    moved = y.encoder @ args.gamma
-    spread = y.encoder @ ((args.moments.xx + args.moments.yy) / 2) @ y.encoder.T
+    moved, spread = args.correlated(y.encoder), args.spread(y.encoder)
     identity = jnp.eye(spread.shape[0], dtype=spread.dtype)
     force = (moved @ y.encoder.T - identity) @ moved
     factor = jax.scipy.linalg.cho_factor((spread + spread.T) / 2 + args.ridge * identity)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jepa_dyn._checks import is_traced, require, require_finite, require_nonnegative
+from jepa_dyn._checks import is_traced, require, require_finite, require_nonnegative, require_one_number
 from jepa_dyn.moments import ViewMoments
 from jepa_dyn.parameters import Leaf
 
@@ -90,8 +90,7 @@ def layer_mask(depth: ArrayLike, max_depth: int | None = None) -> Bool[Array, " 
         if is_traced(depth) or np.ndim(depth) != 0:
             raise ValueError("Argument `max_depth` must be given unless `depth` is one concrete number.")
         max_depth = int(np.asarray(depth))
-    if np.ndim(depth) != 0:
-        raise ValueError(f"Argument `depth` must be one number (use jax.vmap), but has shape {np.shape(depth)}.")
+    require_one_number("depth", depth)
     require(
         "depth",
         depth,
@@ -128,8 +127,7 @@ def deep_linear_arguments(
     rates = {"weight_decay": weight_decay, "encoder_rate": encoder_rate, "decoder_rate": decoder_rate}
     rates["ema_rate"] = ema_rate
     for name, value in rates.items():
-        if np.ndim(value) != 0:
-            raise ValueError(f"Argument `{name}` must be one number (use jax.vmap), but has shape {np.shape(value)}.")
+        require_one_number(name, value)
         require_nonnegative(name, value)
     dtype = moments.xx.dtype
     return DeepLinearArguments(moments, mask, **{name: jnp.asarray(value, dtype) for name, value in rates.items()})

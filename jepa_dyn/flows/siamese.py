@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import require_finite, require_nonnegative
+from jepa_dyn._checks import require_finite, require_nonnegative, require_one_number
 from jepa_dyn.flows._products import product
 from jepa_dyn.moments import ViewMoments
 from jepa_dyn.parameters import Leaf
@@ -98,8 +98,7 @@ def siamese_arguments(
     rates = {"weight_decay": weight_decay, "encoder_rate": encoder_rate, "predictor_rate": predictor_rate}
     rates["ema_rate"] = ema_rate
     for name, value in rates.items():
-        if np.ndim(value) != 0:
-            raise ValueError(f"Argument `{name}` must be one number (use jax.vmap), but has shape {np.shape(value)}.")
+        require_one_number(name, value)
         require_nonnegative(name, value)
     return SiameseArguments(moments, **{name: jnp.asarray(value, moments.xx.dtype) for name, value in rates.items()})
 

@@ -16,45 +16,17 @@ from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from jepa_dyn._matrix_functions import elementwise_slope, matrix_function
 from jepa_dyn.flows.barlow_twins import BarlowTwinsArguments, BarlowTwinsState, embedding_cross_correlation
 
 EigenvalueLoss = Callable[[Array, BarlowTwinsArguments], Array]
 
 
-def _elementwise_slope(function: Callable[[Array], Array], x: Array) -> Array:
-    return jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _slope_of_matrix(h: EigenvalueLoss, c: Array, args: BarlowTwinsArguments) -> Array:
-    """h'(C) for a symmetric C."""
-    values, columns = jnp.linalg.eigh(c)
-    return (columns * _elementwise_slope(lambda l: h(l, args), values)) @ columns.T
-
-
-@_slope_of_matrix.defjvp
-def _slope_of_matrix_jvp(h, primals, tangents):
-    """Daleckii and Krein: in the eigenbasis, dh'(C)_ij = dC_ij times the divided difference of h' between l_i and l_j."""
-    (c, args), (c_dot, args_dot) = primals, tangents
-    values, columns = jnp.linalg.eigh(c)
-
-    def slope(l: Array) -> Array:
-        return _elementwise_slope(lambda v: h(v, args), l)
-
-    left, right = values[:, None], values[None, :]
-    gap = left - right
-    # below the square root of the precision the derivative in the middle is the better difference
-    near = jnp.abs(gap) <= jnp.sqrt(jnp.finfo(c.dtype).eps) * (jnp.abs(left) + jnp.abs(right))
-    rises = (slope(values)[:, None] - slope(values)[None, :]) / jnp.where(near, 1.0, gap)
-    divided = jnp.where(near, _elementwise_slope(slope, (left + right) / 2), rises)
-    turned = divided * (columns.T @ c_dot @ columns)
-    by_args = jax.jvp(lambda a: _elementwise_slope(lambda l: h(l, a), values), (args,), (args_dot,))[1]
-    value = (columns * slope(values)) @ columns.T
-    return value, columns @ (turned + jnp.diag(by_args)) @ columns.T
+def _slope(h: EigenvalueLoss, l: Array, args: BarlowTwinsArguments) -> Array:
+    return elementwise_slope(lambda v: h(v, args), l)
 
 
 class SpectralFlow(eqx.Module):
@@ -71,8 +43,8 @@ class SpectralFlow(eqx.Module):
 
     def __call__(self, t: ArrayLike, y: BarlowTwinsState, args: BarlowTwinsArguments) -> BarlowTwinsState:
         """-2 h'(C) W Gamma."""
-        slope = _slope_of_matrix(self.h, embedding_cross_correlation(y, args), args)
-        return BarlowTwinsState(-2 * (slope @ (y.encoder @ args.gamma)))
+        slope = matrix_function(partial(_slope, self.h), embedding_cross_correlation(y, args), args)
+        return BarlowTwinsState(-2 * (slope @ args.correlated(y.encoder)))
 
     def loss(self, y: BarlowTwinsState, args: BarlowTwinsArguments) -> Float[Array, ""]:
         """sum h(eig C)."""

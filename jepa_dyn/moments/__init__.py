@@ -1,7 +1,15 @@
 """What the data looks like: second moments of view pairs, their features, closed-form models, views of real images."""
 
+from jepa_dyn.moments.additive_noise import (
+    PairBatches,
+    PairSample,
+    additive_noise_moments,
+    noisy_pairs,
+    pair_sample,
+)
 from jepa_dyn.moments.binary_datasets import read_cifar, read_stl10
 from jepa_dyn.moments.diagonalisability import DiagonalisabilityDefect
+from jepa_dyn.moments.eigenbasis import EigenbasisMoments, eigenbasis, eigenbasis_from_pairs
 from jepa_dyn.moments.gaussian_batches import (
     GaussianBatches,
     JointFactor,
@@ -44,11 +52,14 @@ __all__ = [
     "VIEW_KINDS",
     "BlockMask",
     "DiagonalisabilityDefect",
+    "EigenbasisMoments",
     "FeatureSpectrum",
     "GaussianBatches",
     "JointFactor",
     "MaskingSpectrum",
     "MomentAccumulator",
+    "PairBatches",
+    "PairSample",
     "RandomCrop",
     "RandomMaskingModel",
     "TemporalModel",
@@ -56,10 +67,13 @@ __all__ = [
     "ViewKind",
     "ViewMoments",
     "WishartBatches",
+    "additive_noise_moments",
     "batch_moments",
     "draw_moments",
     "draw_pair_moments",
     "draw_pairs",
+    "eigenbasis",
+    "eigenbasis_from_pairs",
     "feature_spectrum",
     "gaussian_rows",
     "joint_factor",
@@ -70,7 +84,9 @@ __all__ = [
     "moments_from_batches",
     "moments_from_pairs",
     "moments_from_spectrum",
+    "noisy_pairs",
     "orthonormal_rows",
+    "pair_sample",
     "photographs",
     "random_masking_model",
     "read_cifar",

@@ -61,7 +61,7 @@ class MomentAccumulator:
             ValueError: not two-dimensional, numbers of rows or (against earlier batches) of columns that disagree, or a NaN
                 or an infinity, named by its row counted over the whole stream.
         """
-        x, y = _as_rows("x", x), _as_rows("y", y)
+        x, y = as_rows("x", x), as_rows("y", y)
         if len(x) != len(y):
             raise ValueError(
                 f"Arguments `x` and `y` must have equally many rows, one per pair, but have {len(x)} and {len(y)}."
@@ -130,7 +130,7 @@ class MomentAccumulator:
             mean = self._origin + self._mean
             second = second + np.outer(mean, mean)
         d = self._d
-        _require_in_range(second)
+        require_in_range(second)
         return view_moments(second[:d, :d], second[d:, :d], second[d:, d:])
 
     def _refuse_constant(self, second: np.ndarray) -> None:
@@ -178,7 +178,12 @@ def moments_from_batches(batches: Iterable[Any], *, center: bool = True, ddof: i
     return accumulator.moments(center=center, ddof=ddof)
 
 
-def _as_rows(name: str, value: Any) -> np.ndarray:
+def as_rows(name: str, value: Any) -> np.ndarray:
+    """The argument as a matrix of real numbers, one view per row; an array on disk stays there.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
     rows = np.asarray(value) if not isinstance(value, np.ndarray) else value
     if jnp.issubdtype(rows.dtype, np.floating):  # jnp's test, because bfloat16 is no numpy float
         pass
@@ -213,7 +218,7 @@ def _raise_not_finite(chunk: np.ndarray, d: int, first_row: int) -> None:
     )
 
 
-def _require_in_range(second: np.ndarray) -> None:
+def require_in_range(second: np.ndarray) -> None:
     """Moments must fit the dtype that they are about to take: squares reach the end of float32 at values of 1e19."""
     dtype = jnp.result_type(float)
     largest = np.abs(second).max()

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import xarray
 
 PAPERS = {
+    "halvagal2023": "Halvagal et al. 2023",
     "littwin2024": "Littwin et al. 2024",
     "ponce2025": "Ponce et al. 2025",
+    "simon2023": "Simon et al. 2023",
     "tian2021": "Tian et al. 2021, as summarised in the note on collapse",
 }
 

@@ -191,7 +191,8 @@ def index_checks(dataset: "xarray.Dataset") -> list[Check]:
     )
     sets, bounds = dataset.attrs["sets"], {2: 6, 3: 24}
     most = {m: int(one.num_equilibria.max()) for m, one in full_rank.items()}
-    lost = int((~dataset.complete).sum())
+    lost = {m: int((~dataset.complete.sel(inputs=m, rank=int(m))).sum()) for m in most}
+    lower = int((~dataset.complete).any("rank").sum()) - sum(lost.values())
     return [
         *found,
         Check(
@@ -217,7 +218,7 @@ def index_checks(dataset: "xarray.Dataset") -> list[Check]:
             ", ".join(f"{2 ** (m * (m + 1) // 2)} at m = {m}" for m in most),
             ", ".join(f"{number} at m = {m} (of {bounds[m]} complex)" for m, number in most.items()),
             True,
-            all(number <= bounds[m] for m, number in most.items()) and lost == 0,
-            f"enumeration incomplete in {lost} data sets",
+            all(number <= bounds[m] and lost[m] == 0 for m, number in most.items()),
+            f"enumeration incomplete in {sum(lost.values())} data sets, of lower ranks alone in {lower}",
         ),
     ]

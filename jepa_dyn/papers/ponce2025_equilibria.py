@@ -57,8 +57,8 @@ def proposition_4_10(
 
     Returns:
         Dataset: `count` of equilibria over (inputs, procedure, rank, num_unstable), and per data set the numbers of equilibria
-        and of stable ones of each rank, whether the stable one of full rank has the largest trace, whether the enumeration is
-        complete.
+        and of stable ones of each rank, whether the enumeration of that rank is complete, and whether the stable one of full rank
+        has the largest trace.
 
     Raises:
         ValueError: fewer than 10 data sets, weight decay not > 0.
@@ -74,7 +74,7 @@ def proposition_4_10(
     count = np.zeros((len(INPUTS), len(PROCEDURES), top, MOST_UNSTABLE + 1), int)
     num = np.full((len(INPUTS), sets, top), -1)
     stable = np.full((len(INPUTS), len(PROCEDURES), sets, top), -1)
-    largest, complete = np.ones((len(INPUTS), sets), bool), np.ones((len(INPUTS), sets), bool)
+    largest, complete = np.ones((len(INPUTS), sets), bool), np.ones((len(INPUTS), sets, top), bool)
     sizes = [sets if m == 2 else max(2, sets // 20) for m in INPUTS]
     blocks = [(i, first) for i in range(len(INPUTS)) for first in range(0, sizes[i], _AT_ONCE)]
     rngs = [np.random.default_rng([key, m]) for m in INPUTS]
@@ -85,10 +85,10 @@ def proposition_4_10(
         assert isinstance(found, list)
         for k, one in enumerate(found, start=first):
             own = jax.tree.map(lambda leaf, k=k - first: leaf[k], args)
-            complete[i, k] = one.complete
             unstable = [_unstable(one, own, procedure) for procedure in PROCEDURES]
             for r in range(m):
                 num[i, k, r] = len(one.ranks[r].s)
+                complete[i, k, r] = one.ranks[r].complete
                 for p, indices in enumerate(unstable):
                     stable[i, p, k, r] = int((indices[r] == 0).sum())
                     np.add.at(count[i, p, r], np.minimum(indices[r], MOST_UNSTABLE), 1)
@@ -103,7 +103,7 @@ def proposition_4_10(
         ),
         "num_stable": (("inputs", "procedure", "set", "rank"), stable, {"long_name": "stable orbits"}),
         "largest_is_stable": (("inputs", "set"), largest, {"long_name": "the largest trace of full rank is stable"}),
-        "complete": (("inputs", "set"), complete, {"long_name": "nothing was lost, every root is proved"}),
+        "complete": (("inputs", "set", "rank"), complete, {"long_name": "nothing was lost, every root is proved"}),
     }
     coords = {
         "inputs": ("inputs", list(INPUTS), {"long_name": "inputs m"}),

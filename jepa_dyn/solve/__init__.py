@@ -1,7 +1,7 @@
 """Solving: one system (`integrate`), many (`ensemble`), by closed form (`ClosedForm`), in discrete steps (`train`)."""
 
-from jepa_dyn.solve._devices import use_host_devices
 from jepa_dyn.solve.closed_form import ClosedForm
+from jepa_dyn.solve.eigenbasis import integrate_in_eigenbasis, train_in_eigenbasis
 from jepa_dyn.solve.ensemble import ensemble
 from jepa_dyn.solve.integrate import integrate
 from jepa_dyn.solve.result import Crossings, FailedTrajectories, Trajectories
@@ -16,7 +16,8 @@ __all__ = [
     "Trajectories",
     "ensemble",
     "integrate",
+    "integrate_in_eigenbasis",
     "train",
+    "train_in_eigenbasis",
     "train_on_batches",
-    "use_host_devices",
 ]

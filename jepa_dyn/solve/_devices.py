@@ -1,7 +1,8 @@
-"""Spreading blocks of lanes over the local devices: independent loops, no collectives, the caller's order kept."""
+"""Spreading blocks of lanes over cores or devices: independent loops, no collectives, the caller's order kept."""
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import equinox as eqx
@@ -11,32 +12,33 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int
 
+from jepa_dyn._precision import x64_context, x64_is_on
+
 Device: TypeAlias = Any  # jax.Device, which is a value and no type to a type checker
 
 
-def use_host_devices(count: int | None = None) -> int:
-    """Lets JAX use `count` CPU devices (default: one per core that this process may use), and returns how many it has.
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    One XLA CPU device runs the loop of an ensemble on one core. To be called before JAX computes anything: the number of
-    devices is fixed when JAX starts its backend. A command line does this for its user, a library must not.
 
-    Raises:
-        ValueError: count < 1.
-        RuntimeError: JAX has already started with a different number.
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], most: int | None = None) -> list[Any]:
+    """`function` of every item, in order, on threads of our own, one per core or `most`, with the caller's number width.
+
+    XLA runs the loops of small programs on the thread that called them: on a CPU this is how they use every core. Host devices
+    of XLA do so less well, or not at all.
     """
-    if count is None:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if count < 1:
-        raise ValueError(f"Argument `count` must be a whole number >= 1, but is {count!r}.")
-    try:
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError as error:
-        if len(jax.local_devices(backend="cpu")) != count:
-            raise RuntimeError(
-                f"JAX already runs with {len(jax.local_devices(backend='cpu'))} CPU devices: call `use_host_devices` before "
-                f"any computation, or set XLA_FLAGS=--xla_force_host_platform_device_count={count} before starting Python."
-            ) from error
-    return len(jax.local_devices(backend="cpu"))
+    workers = min(num_cores() if most is None else most, len(items))
+    if workers < 2:
+        return [function(item) for item in items]
+    x64 = x64_is_on()
+
+    def one(item: Any) -> Any:
+        with x64_context(x64):
+            return function(item)
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(one, items))
 
 
 def default_block_size(device: Device, num_lanes: int, num_devices: int) -> int:
@@ -47,9 +49,9 @@ def default_block_size(device: Device, num_lanes: int, num_devices: int) -> int:
 
 
 def block_order(key: np.ndarray | None, num_lanes: int, block_size: int, num_devices: int) -> np.ndarray:
-    """Which lane stands where: sorted by `key`, cut into blocks that are dealt to the devices in turn.
+    """Which lane stands where: sorted by `key`, cut into blocks that are dealt to the devices (or threads) in turn.
 
-    Each device's run of blocks is contiguous in the result. The last lane is repeated until all devices have equally many.
+    Each one's run of blocks is contiguous in the result. The last lane is repeated until all have equally many.
     """
     order = np.arange(num_lanes) if key is None else np.argsort(key, kind="stable")
     padded = -(-num_lanes // (block_size * num_devices)) * block_size * num_devices
@@ -86,18 +88,20 @@ def _take(tree: Any, position: Int[Array, " lanes"]) -> Any:
     return jax.tree.map(lambda leaf: leaf[position], tree)
 
 
-def original_order(tree: Any, order: np.ndarray, num_lanes: int, devices: Sequence[Device]) -> Any:
-    """Results back in the caller's order, padding dropped, on the first device."""
-    if devices[0].platform != "cpu":
+def original_order(parts: Sequence[Any], order: np.ndarray, num_lanes: int, device: Device) -> Any:
+    """Results of the parts in which `order` was run, back in the caller's order, padding dropped, on one device."""
+    if device.platform != "cpu":
+        (tree,) = parts
         position = np.empty(num_lanes, np.int64)
         position[order[::-1]] = np.arange(order.size)[::-1]
-        return _take(jax.device_put(tree, devices[0]), jnp.asarray(position, jnp.int32))
+        return _take(jax.device_put(tree, device), jnp.asarray(position, jnp.int32))
+    size = order.size // len(parts)
 
-    def scatter(leaf: Array) -> Array:
-        out = np.empty((num_lanes, *leaf.shape[1:]), leaf.dtype)
-        # shard by shard: no second copy of the whole is made
-        for shard in leaf.addressable_shards:
-            out[order[shard.index[0]]] = np.asarray(shard.data)
-        return jax.device_put(out, devices[0])
+    def scatter(*leaves: Array) -> Array:
+        out = np.empty((num_lanes, *leaves[0].shape[1:]), leaves[0].dtype)
+        # part by part: no second copy of the whole is made
+        for i, leaf in enumerate(leaves):
+            out[order[i * size : (i + 1) * size]] = np.asarray(leaf)
+        return jax.device_put(out, device)
 
-    return jax.tree.map(scatter, tree)
+    return jax.tree.map(scatter, *parts)

@@ -12,13 +12,22 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, PyTree
 
 from jepa_dyn._checks import require, require_choice
-from jepa_dyn.solve._devices import Device, block_order, default_block_size, map_blocks, original_order
+from jepa_dyn.solve._devices import (
+    Device,
+    block_order,
+    default_block_size,
+    in_threads,
+    map_blocks,
+    num_cores,
+    original_order,
+)
 from jepa_dyn.solve._tolerances import resolve_tolerances, state_dtype
 from jepa_dyn.solve.closed_form import ClosedForm
 from jepa_dyn.solve.coordinates import PLAIN, Coordinate, choose_coordinate, clock, mode_name
 from jepa_dyn.solve.integrate import Flow, check_start, check_times, is_finite, resolve_solver, solve_lane
 from jepa_dyn.solve.lanes import BlockResult, lane_norm, solve_block
 from jepa_dyn.solve.result import Trajectories
+from jepa_dyn.solve.settle import resolve_settle
 from jepa_dyn.status import Status
 
 Stepper = Literal["lanes", "diffrax"]
@@ -40,6 +49,7 @@ class _Shared(eqx.Module):
     solver: Any
     static_max_steps: int = eqx.field(static=True)
     settle: bool = eqx.field(static=True)
+    settle_speed: Array | None
 
     def times(self, own_ts: Array | None) -> Array:
         """(T,) common or (lanes, T) own saved times."""
@@ -64,7 +74,9 @@ def _lanes_block(shared: _Shared, block: tuple) -> BlockResult:
     ts = shared.times(own_ts).T
     ts = ts[:, None] if ts.ndim == 1 else ts
     field, start, ready, rtol, atol = _prepared(shared, y0, args)
-    final, saved = solve_block(field, start, ready, ts, shared.t0, rtol, atol, shared.max_steps, shared.settle)
+    final, saved = solve_block(
+        field, start, ready, ts, shared.t0, rtol, atol, shared.max_steps, shared.settle, shared.settle_speed
+    )
     ys = jax.vmap(jax.vmap(shared.coordinate.decode), (0, None))(saved, args)
     ys = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), ys)
     # finite in the solver's variable, out of range in the caller's
@@ -89,6 +101,7 @@ def _diffrax_block(shared: _Shared, block: tuple) -> BlockResult:
             solver=shared.solver,
             max_steps=shared.static_max_steps,
             settle=shared.settle,
+            settle_speed=shared.settle_speed,
         )
         return BlockResult(lane.ys, lane.status, lane.steps, lane.rejected, lane.settled_time)
 
@@ -122,7 +135,18 @@ def _pilot_block(shared: _Shared, block: tuple) -> Array:
     ends = jnp.atleast_1d(shared.times(own_ts)[..., -1])[None, :]
     field, start, ready, rtol, _ = _prepared(shared, y0, args)
     coarse = jnp.full_like(rtol, _PILOT_RTOL)
-    final, _ = solve_block(field, start, ready, ends, shared.t0, coarse, 1e-3 * coarse, shared.max_steps, shared.settle)
+    final, _ = solve_block(
+        field,
+        start,
+        ready,
+        ends,
+        shared.t0,
+        coarse,
+        1e-3 * coarse,
+        shared.max_steps,
+        shared.settle,
+        shared.settle_speed,
+    )
     fraction = (final.t - shared.t0) / jnp.maximum(ends[0] - shared.t0, jnp.finfo(ends.dtype).tiny)
     longer = jnp.where(final.status == Status.ok, 1.0, 1 / jnp.clip(fraction, 1e-12, 1.0))
     # few distinct counts: ties are broken by how far the state moved, which orders the lanes along their curve
@@ -148,6 +172,11 @@ def _rate_block(shared: _Shared, block: tuple) -> Array:
 def _run(block_function: Callable, shared: _Shared, lanes: tuple, block_size: int, devices: tuple) -> Any:
     arrays, static = eqx.partition(shared, eqx.is_array)
     return map_blocks(lambda a, b: block_function(eqx.combine(a, static), b), arrays, lanes, block_size, devices)
+
+
+def runs_in_threads(devices: tuple) -> bool:
+    """Whether threads of our own share the lanes, or devices of XLA do."""
+    return devices[0].platform == "cpu"
 
 
 def _count_lanes(y0: Any, args: Any, ts: Any) -> int:
@@ -195,10 +224,11 @@ def ensemble(
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,
     max_steps: int = 65536,
-    settle: bool | None = None,
+    settle: bool | float | None = None,
     sort_key: str | Callable[[Any, Any, Any], Any] | ArrayLike | None = "pilot",
     block_size: int | None = None,
     devices: Sequence[Device] | None = None,
+    threads: int | None = None,
 ) -> Trajectories:
     """Trajectories of a batch of lanes of any flow or closed form, in the caller's order, each with its own status.
 
@@ -219,11 +249,13 @@ def ensemble(
         coordinate: as in `integrate`; "auto" is for the mode flows "layer" (whole depths), else "log", else "w".
         rtol, atol: as in `integrate`: on w, whatever the coordinate.
         max_steps: attempted steps per lane.
-        settle: stop lanes that have arrived (see `integrate`); default: on for the mode flows. One-number states only.
+        settle: stop lanes that have arrived: True for states of one number, or a speed (see `integrate`); default: on for the
+            mode flows.
         sort_key: "pilot" counts the steps of a coarse solve; "rate" is |tr J(y0)| times the horizon; an array with one
             number per lane, or a function (y0, args, ts) -> such an array; None leaves the order.
         block_size: lanes per block; default 128 on CPUs, one block per device on accelerators.
-        devices: default `jax.local_devices()`. On a CPU call `use_host_devices()` first to use more than one core.
+        devices: accelerators to share the lanes (an implicit solver takes the first alone); default `jax.local_devices()`.
+        threads: on a CPU, threads to share the lanes; default one per core.
 
     Returns:
         `Trajectories` with `ys` (lanes, T, ...), `status`, `steps`, `rejected`, `settled_time` (lanes,).
@@ -243,10 +275,7 @@ def ensemble(
     scalar_state = all(np.ndim(leaf) <= 1 for leaf in jax.tree.leaves(y0)) and len(jax.tree.leaves(y0)) == 1
     if settle is None:
         settle = not closed and mode_name(system) is not None
-    if settle and not scalar_state:
-        raise ValueError(
-            "Argument `settle` must be False unless the state is one number: matrix flows pass near saddles."
-        )
+    stops, settle_speed = resolve_settle(settle, y0, one_number=scalar_state)
     if stepper is None:
         stepper = "lanes" if solver == "tsit5" else "diffrax"
     require_choice("stepper", stepper, get_args(Stepper))
@@ -256,9 +285,15 @@ def ensemble(
     devices = tuple(jax.local_devices()) if devices is None else tuple(devices)
     if not devices:
         raise ValueError("Argument `devices` must hold at least one device, but is empty.")
+    if isinstance(method, diffrax.AbstractImplicitSolver):
+        devices = devices[:1]  # lineax refuses the arrays of a program that is split over devices
     if block_size is None:
         block_size = default_block_size(devices[0], num_lanes, len(devices))
-    require("block_size", block_size, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    for name, value in (("block_size", block_size), ("threads", 1 if threads is None else threads)):
+        require(name, value, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    block_size, on_cpu = int(block_size), runs_in_threads(devices)
+    most = (num_cores() if threads is None else int(threads)) if on_cpu else len(devices)
+    workers = min(most, -(-num_lanes // block_size)) if on_cpu else most
     route = "closed form" if closed else stepper
     chosen = PLAIN if closed else choose_coordinate(system, coordinate, y0, args)
 
@@ -276,16 +311,24 @@ def ensemble(
         stepper=route,
         solver=method if route == "diffrax" else None,
         static_max_steps=int(max_steps) if route == "diffrax" else 0,
-        settle=bool(settle),
+        settle=stops,
+        settle_speed=settle_speed,
     )
 
     def run(block_function: Callable, shared: _Shared, key: np.ndarray | None) -> Any:
-        order = block_order(key, num_lanes, int(block_size), len(devices))
-        lanes = jax.tree.map(lambda leaf: leaf[order], (host_y0, host_args, own_ts))
-        result = _run(block_function, shared, lanes, int(block_size), devices)
-        return original_order(result, order, num_lanes, devices)
+        order = block_order(key, num_lanes, block_size, workers)
 
-    key = None if closed else _sort_values(sort_key, run, shared, y0, args, ts, num_lanes, int(block_size))
+        def part(own: np.ndarray) -> Any:
+            lanes = jax.tree.map(lambda leaf: leaf[own], (host_y0, host_args, own_ts))
+            if not on_cpu:
+                return _run(block_function, shared, lanes, block_size, devices)
+            with jax.default_device(devices[0]):
+                return jax.block_until_ready(_run(block_function, shared, lanes, block_size, devices[:1]))
+
+        parts = in_threads(part, np.split(order, workers) if on_cpu else [order])
+        return original_order(parts, order, num_lanes, devices[0])
+
+    key = None if closed else _sort_values(sort_key, run, shared, y0, args, ts, num_lanes, block_size)
     result = run(_BLOCKS[route], shared, key)
     if route == "lanes":
         described = f"lanes Tsit5 in {chosen.name}"

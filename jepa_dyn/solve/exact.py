@@ -4,8 +4,6 @@ Lanes that the table does not cover (lam <= 0, starts above half the fixed point
 of the number type's range) take the exact inverse of `theory.modes` in the same call.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import equinox as eqx
@@ -15,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jepa_dyn._checks import require_choice, require_increasing, require_not_empty
-from jepa_dyn._precision import x64_context, x64_is_on
 from jepa_dyn.parameters import Leaf, ModeParameters, Objective
+from jepa_dyn.solve._devices import in_threads
 from jepa_dyn.solve.result import Trajectories
 from jepa_dyn.status import Status
 from jepa_dyn.theory import modes
@@ -246,24 +244,14 @@ def _fill(out: np.ndarray, lanes: _Modes, ts: np.ndarray, evaluate, intermediate
     most = (_CPU_BLOCK_BYTES if on_cpu else _DEVICE_BLOCK_BYTES) // (8 * times * intermediates)
     size = min(_power_of_two_below(2 * count - 1), _power_of_two_below(most))
     starts = range(0, count, size)
-    x64 = x64_is_on()
 
     def fill_block(i: int) -> None:
         def part(leaf: np.ndarray) -> np.ndarray:
             own = leaf[i : i + size]
             return own if len(own) == size else np.pad(own, [(0, size - len(own)), *[(0, 0)] * (own.ndim - 1)], "edge")
 
-        with x64_context(x64):
-            own_ts = ts if ts.shape[0] == 1 else part(ts)
-            out[i : i + size] = evaluate(jax.tree.map(part, lanes), own_ts)[: count - i]
+        own_ts = ts if ts.shape[0] == 1 else part(ts)
+        out[i : i + size] = evaluate(jax.tree.map(part, lanes), own_ts)[: count - i]
 
     fill_block(0)  # compiles before the threads start
-    workers = min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, len(starts)
-    )
-    if not on_cpu or workers < 2:
-        for i in starts[1:]:
-            fill_block(i)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(fill_block, starts[1:]))
+    in_threads(fill_block, starts[1:], None if on_cpu else 1)

@@ -17,7 +17,7 @@ from jepa_dyn.solve._tolerances import resolve_tolerances, state_dtype
 from jepa_dyn.solve.coordinates import Coordinate, choose_coordinate, clock, mode_name
 from jepa_dyn.solve.events import EventFunction, explicit_advance, find_crossings
 from jepa_dyn.solve.result import Crossings, Trajectories
-from jepa_dyn.solve.settle import has_settled
+from jepa_dyn.solve.settle import arrival, resolve_settle
 from jepa_dyn.status import Status
 
 Flow = Callable[[Any, Any, Any], Any]
@@ -82,6 +82,7 @@ def solve_lane(
     solver: diffrax.AbstractSolver,
     max_steps: int,
     settle: bool,
+    settle_speed: Float[Array, ""] | None = None,
     events: tuple[EventFunction, ...] = (),
     event_names: tuple[str, ...] = (),
     capacity: int = 1,
@@ -96,7 +97,8 @@ def solve_lane(
     keep_steps = dense or bool(events)
     stop = None
     if settle:
-        stop = diffrax.Event(lambda t, y, args, **kw: has_settled(lambda v: field(t, v, args), y, own_rtol, own_atol))
+        arrived = arrival(field, settle_speed)
+        stop = diffrax.Event(lambda t, y, args, **kw: arrived(t, y, field(t, y, args), args, own_rtol, own_atol))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         solver,
@@ -227,7 +229,7 @@ def integrate(
     atol: ArrayLike | None = None,
     max_steps: int | None = None,
     coordinate: str | None = None,
-    settle: bool = False,
+    settle: bool | float = False,
     events: EventFunction | dict[str, EventFunction] | None = None,
     capacity: int = 8,
     dense: bool = False,
@@ -250,7 +252,9 @@ def integrate(
         coordinate: variable of the mode flows: None or "w" as it stands, "log" u = log w, "logit" of (w / w_inf)^r (lam > 0,
             weight_decay = 0, start below the fixed point), "layer" w^(1/L) (whole depths), "auto" the best that holds.
         settle: stop once the state has arrived: |f|^3 / (-f Jf) < rtol |y| + atol with f Jf < 0, the estimated distance left.
-            Later times are filled with the settled value. One-number autonomous flows only.
+            Later times are filled with the settled value. One-number autonomous flows only. A number instead is a speed, for
+            autonomous flows of any size: stop once max |dy/dt| < settle (1 + max |y|), in the solver's variable. It must lie
+            above the solver's own noise, some 100 times its rtol, and fires on paths that come as near to a saddle.
         events: g(t, y, args) or a dict of them; their zero crossings are recorded, the solve goes on. See `events.py`.
         capacity: crossings kept per event.
         dense: keep the interpolant, for `.evaluate(t)`.
@@ -270,10 +274,8 @@ def integrate(
         raise ValueError(
             f"Arguments `y0` and `args` must be one system, but have shapes {np.shape(y0)} and {args.shape}; use `ensemble`."
         )
-    if settle and [np.shape(leaf) for leaf in jax.tree.leaves(y0)] != [()]:
-        raise ValueError(
-            "Argument `settle` must be False unless the state is one number: matrix flows pass near saddles."
-        )
+    one_number = [np.shape(leaf) for leaf in jax.tree.leaves(y0)] == [()]
+    stops, settle_speed = resolve_settle(settle, y0, one_number=one_number)
     names, functions = _named_events(events)
     if max_steps is None:
         max_steps = 4096 if events is not None or dense else 65536
@@ -296,7 +298,8 @@ def integrate(
         atol,
         solver=method,
         max_steps=int(max_steps),
-        settle=bool(settle),
+        settle=stops,
+        settle_speed=settle_speed,
         events=functions,
         event_names=names,
         capacity=int(capacity),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jepa_dyn.solve.settle import has_settled
+from jepa_dyn.solve.settle import arrival
 from jepa_dyn.solve.tableau import TSIT5
 from jepa_dyn.status import Status
 
@@ -146,6 +146,7 @@ def solve_block(
     atol: Float[Array, " lanes"],
     max_steps: Int[Array, ""],
     settle: bool,
+    settle_speed: Float[Array, ""] | None = None,
 ) -> tuple[Lanes, Any]:
     """All lanes of a block, each until its last saved time. Returns the final state of the loop and the saved states.
 
@@ -156,7 +157,7 @@ def solve_block(
         t0: common start.
         rtol, atol: one per lane.
         max_steps: attempted steps per lane.
-        settle: stop a lane by the settle test (states of one number).
+        settle: stop a lane that has arrived: by `settle_speed`, or without one by the test for states of one number.
     """
     num_lanes = jax.tree.leaves(y0)[0].shape[0]
     field = jax.vmap(flow)
@@ -173,10 +174,7 @@ def solve_block(
         if not settle:
             return jnp.zeros(num_lanes, bool)
 
-        def one(y, args, t, rtol, atol):
-            return has_settled(lambda v: flow(t, v, args), y, rtol, atol)
-
-        return jax.vmap(one)(y, args, t, rtol, atol)
+        return jax.vmap(arrival(flow, settle_speed))(t, y, slope, args, rtol, atol)
 
     def judge(t: Array, y: Any, slope: Any, status: Array, settled: Array) -> tuple[Array, Array]:
         sound = finite(y) & finite(slope)

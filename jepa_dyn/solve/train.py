@@ -11,16 +11,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike
 
-from jepa_dyn._checks import is_traced, require, require_not_empty, require_positive
+from jepa_dyn._checks import require
+from jepa_dyn.moments.eigenbasis import EigenbasisMoments
 from jepa_dyn.moments.gaussian_batches import batch_moments
-from jepa_dyn.solve._blocks import blocks_pay, loop_in_blocks
+from jepa_dyn.solve._blocks import Layout, block_layout, loop_in_blocks, over_threads
+from jepa_dyn.solve._devices import num_cores
 from jepa_dyn.solve._tolerances import state_dtype
+from jepa_dyn.solve._training_arguments import DIVERGED_ABOVE, check_optimiser, checked_steps, optimiser_name
 from jepa_dyn.solve.descent import Run, Task, begin, hashable_optimiser, observed, step
 from jepa_dyn.solve.integrate import Flow, check_start, numbers_to_arrays
-from jepa_dyn.solve.training_result import TrainingRuns
+from jepa_dyn.solve.training_result import TrainingRuns, training_runs
 
 Observe = Callable[[Any, Any], Any]
-_DIVERGED_ABOVE = 1e6
 _CHUNK = 32
 
 
@@ -41,7 +43,8 @@ def train(
     key: Array | None = None,
     target_momentum: ArrayLike | Callable[[Any], Any] | None = None,
     observe: Observe = whole_state,
-    diverged_above: ArrayLike = _DIVERGED_ABOVE,
+    diverged_above: ArrayLike = DIVERGED_ABOVE,
+    threads: int | None = None,
 ) -> TrainingRuns:
     """Training with gradient -flow(t, y, args), t = step x learning rate; observed at the saved steps. One run or many lanes.
 
@@ -67,6 +70,7 @@ def train(
             `args.ema_rate`.
         observe: (y, args) -> array or pytree to save, e.g. `lambda y, args: projections(encoder_matrix(y, args))`.
         diverged_above: a run whose largest weight exceeds this is flagged `diverged` at that step; NaN is `non_finite`.
+        threads: which share many lanes on population moments on a CPU; default all cores. Numbers do not depend on it.
 
     Returns:
         `TrainingRuns`: `ts` the steps, `ys` (T, ...) or (lanes, T, ...), `status`, `failed_at`, `final`.
@@ -76,7 +80,9 @@ def train(
     """
     dtype, args, optimiser, rate = _common(flow, y0, args, learning_rate, optimiser, diverged_above)
     y0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), y0)
-    saved = _checked_steps(steps)
+    saved = checked_steps(steps)
+    if threads is not None:
+        require("threads", threads, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
     if (batches is None) != (key is None):
         raise ValueError("Arguments `batches` and `key` belong together: give both or neither.")
     if batches is not None:
@@ -89,10 +95,18 @@ def train(
     momentum = _checked_momentum(target_momentum, y0, dtype)
     lanes = {"y0": y0, "args": args, "learning_rate": rate, "batches": batches, "key": key, "target_momentum": momentum}
     mapped = _lane_flags(lanes)
-    in_blocks = batches is None and blocks_pay(lanes, mapped)
-    run, ys = _train(flow, optimiser, observe, lanes, mapped, jnp.asarray(diverged_above, dtype), saved, in_blocks)
+    layout = block_layout(lanes, mapped) if batches is None else None
+    bound = jnp.asarray(diverged_above, dtype)
+
+    def run_lanes(lanes: dict) -> tuple:
+        return _train(flow, optimiser, observe, lanes, mapped, bound, saved, layout)
+
+    if layout is None:
+        run, ys = run_lanes(lanes)
+    else:
+        run, ys = over_threads(run_lanes, lanes, mapped, layout.block, threads or num_cores())
     kind = "population moments" if batches is None else f"{type(batches).__name__}"
-    return _result(saved, ys, run, y0, args, rate, f"{_name(optimiser)} on {kind}")
+    return training_runs(saved, ys, run, y0, args, rate, f"{optimiser_name(optimiser)} on {kind}")
 
 
 def _over_lanes(function: Callable, lanes: dict, mapped: tuple[bool, ...], *carried: Any) -> Any:
@@ -117,14 +131,14 @@ def _train(
     mapped: tuple[bool, ...],
     bound: Array,
     steps: Array,
-    in_blocks: bool,
+    layout: Layout | None,
 ) -> tuple:
     starts = jnp.concatenate([jnp.zeros(1, steps.dtype), steps[:-1]])
 
     def task_of(lane: dict) -> Task:
         return Task(flow, optimiser, lane["args"], lane["learning_rate"], bound, lane["target_momentum"])
 
-    if in_blocks:
+    if layout is not None:
         return loop_in_blocks(
             lambda lane: begin(task_of(lane), lane["y0"]),
             lambda lane, number, run: step(task_of(lane), run, number, None),
@@ -132,6 +146,7 @@ def _train(
             lanes,
             mapped,
             (starts, steps),
+            layout,
         )
 
     def one_run(lane: dict) -> tuple:
@@ -163,7 +178,7 @@ def train_on_batches(
     learning_rate: ArrayLike | None = None,
     optimiser: Any = optax.sgd,
     observe: Observe = whole_state,
-    diverged_above: ArrayLike = _DIVERGED_ABOVE,
+    diverged_above: ArrayLike = DIVERGED_ABOVE,
 ) -> TrainingRuns:
     """`train` on a stream of real pairs: one step per batch, every batch contracted to its raw second moments, seen by all lanes.
 
@@ -208,7 +223,9 @@ def train_on_batches(
         raise ValueError("Argument `batches` must hold at least one pair of arrays, but is empty.")
     axis = 1 if any(mapped) else 0
     ys = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *series)
-    return _result(jnp.asarray(saved, jnp.int32), ys, run, y0, args, rate, f"{_name(optimiser)} on streamed batches")
+    return training_runs(
+        jnp.asarray(saved, jnp.int32), ys, run, y0, args, rate, f"{optimiser_name(optimiser)} on streamed batches"
+    )
 
 
 @eqx.filter_jit
@@ -267,25 +284,7 @@ def _common(
 ) -> tuple[np.dtype, Any, Any, Array]:
     """Checks that both kinds of training share: (dtype of the state, arguments as arrays, optimiser, learning rate)."""
     check_start(flow, y0, args)
-    ready = isinstance(optimiser, optax.GradientTransformation)
-    if not ready and not callable(optimiser):
-        raise TypeError(
-            "Argument `optimiser` must be a function of a learning rate or an optax transformation, "
-            f"but has type {type(optimiser).__name__}."
-        )
-    if ready != (learning_rate is None):
-        raise ValueError(
-            "Argument `learning_rate` must be given with a function such as `optax.sgd`, and left out with a ready "
-            "optax transformation, which already has one."
-        )
-    if learning_rate is not None:
-        require_not_empty("learning_rate", learning_rate)
-        require_positive("learning_rate", learning_rate)
-        if np.ndim(learning_rate) > 1:
-            raise ValueError(
-                f"Argument `learning_rate` must be a number or one per lane, but has shape {np.shape(learning_rate)}."
-            )
-    require("diverged_above", diverged_above, "be > 0", lambda a: a > 0)
+    check_optimiser(optimiser, learning_rate, diverged_above)
     dtype = state_dtype(y0)
     rate = jnp.asarray(jnp.nan if learning_rate is None else learning_rate, dtype)
     return dtype, numbers_to_arrays(args), hashable_optimiser(optimiser), rate
@@ -305,16 +304,8 @@ def _checked_momentum(momentum: Any, y0: Any, dtype: np.dtype) -> Any:
 def _require_moments(args: Any) -> None:
     if not hasattr(args, "moments"):
         raise TypeError(f"Argument `args` must have `moments` to train on batches, but has type {type(args).__name__}.")
-
-
-def _checked_steps(steps: Any) -> Array:
-    if np.ndim(steps) != 1:
-        raise ValueError(f"Argument `steps` must have shape (T,), but has shape {np.shape(steps)}.")
-    require_not_empty("steps", steps)
-    require("steps", steps, "be whole numbers >= 0", lambda a: (a >= 0) & (a == np.round(a)))
-    if not is_traced(steps) and not (np.diff(np.asarray(steps, float)) > 0).all():
-        raise ValueError("Argument `steps` must be strictly increasing.")
-    return jnp.asarray(steps, jnp.int32)
+    if isinstance(args.moments, EigenbasisMoments):
+        raise TypeError("Argument `args` must have moments as matrices to train on batches, but has EigenbasisMoments.")
 
 
 def _lane_flags(lanes: dict) -> tuple[bool, ...]:
@@ -347,30 +338,6 @@ def _lane_flags(lanes: dict) -> tuple[bool, ...]:
         listed = ", ".join(f"`{name}` has {size}" for size, name in found.items())
         raise ValueError(f"Lane axes must agree, but {listed}.")
     return tuple(flags)
-
-
-def _name(optimiser: Any) -> str:
-    named = optimiser.func if isinstance(optimiser, jax.tree_util.Partial) else optimiser
-    return getattr(named, "__name__", type(named).__name__)
-
-
-def _result(saved: Array, ys: Any, run: Run, y0: Any, args: Any, rate: Array, method: str) -> TrainingRuns:
-    done = jnp.where(run.failed_at >= 0, jnp.maximum(run.failed_at - 1, 0), saved[-1]).astype(jnp.int32)
-    return TrainingRuns(
-        ts=saved.astype(rate.dtype),
-        ys=ys,
-        status=run.status,
-        steps=done,
-        rejected=jnp.zeros_like(done),
-        settled_time=jnp.full(done.shape, jnp.inf, rate.dtype),
-        y0=y0,
-        args=args,
-        method=method,
-        time_unit="optimiser steps",
-        failed_at=run.failed_at,
-        final=run.y,
-        learning_rate=rate,
-    )
 
 
 __all__ = ["train", "train_on_batches", "whole_state"]

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from jepa_dyn._checks import is_traced
 from jepa_dyn.parameters import Leaf
+from jepa_dyn.solve.descent import Run
 from jepa_dyn.solve.result import Trajectories
 from jepa_dyn.status import count_statuses
 
@@ -63,6 +64,9 @@ class TrainingRuns(Trajectories):
 
         Needs xarray (`pip install "jepa_dyn[sweep]"`).
         """
+        if np.ndim(self.ts) > 1 and (np.asarray(self.ts) == np.asarray(self.ts)[0]).all():
+            # runs made under `vmap` each carry the steps that they share
+            return eqx.tree_at(lambda runs: runs.ts, self, jnp.asarray(self.ts)[0]).to_xarray()
         data = super().to_xarray().drop_vars(["settled_time", "rejected"]).rename({"time": "step"})
         lanes = () if np.ndim(self.status) == 0 else ("lane",)
         data = data.assign_coords(step=("step", np.asarray(self.ts).astype(np.int64), {"long_name": "optimiser steps"}))
@@ -75,3 +79,23 @@ class TrainingRuns(Trajectories):
                 data = data.assign_coords({name: (lanes if array.ndim else (), array)})
         times = np.asarray(self.flow_times)
         return data.assign_coords(flow_time=((*(lanes if times.ndim > 1 else ()), "step"), times))
+
+
+def training_runs(saved: Array, ys: Any, run: Run, y0: Any, args: Any, rate: Array, method: str) -> TrainingRuns:
+    """The result of runs that were saved after `saved` steps and now stand at `run`."""
+    done = jnp.where(run.failed_at >= 0, jnp.maximum(run.failed_at - 1, 0), saved[-1]).astype(jnp.int32)
+    return TrainingRuns(
+        ts=saved.astype(rate.dtype),
+        ys=ys,
+        status=run.status,
+        steps=done,
+        rejected=jnp.zeros_like(done),
+        settled_time=jnp.full(done.shape, jnp.inf, rate.dtype),
+        y0=y0,
+        args=args,
+        method=method,
+        time_unit="optimiser steps",
+        failed_at=run.failed_at,
+        final=run.y,
+        learning_rate=rate,
+    )

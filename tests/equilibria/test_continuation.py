@@ -135,6 +135,16 @@ def scaled_predictability(args, factor):
     return siamese_arguments(moments, weight_decay=args.weight_decay)
 
 
+def rotation(angle):
+    return jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+
+
+def turned_data(args, angle):
+    turn = rotation(angle)
+    moments = ViewMoments(*(turn @ matrix @ turn.T for matrix in (args.moments.xx, args.moments.yx, args.moments.yy)))
+    return siamese_arguments(moments, weight_decay=args.weight_decay)
+
+
 @pytest.mark.parametrize("target", [False, True])
 def test_branch_of_the_whole_flow_of_one_input(target):
     """tau^2 = 4 rho lambda to 1e-10, the stable circle outside and the saddle inside it, for SG and EMA."""
@@ -165,6 +175,15 @@ def test_branches_of_every_rank_and_parameter():
     ratio = siamese_branch(args, found.full_rank[1], (0.5, 2.0), along="predictor_rate", step=0.1)
     np.testing.assert_allclose(ratio.s, np.broadcast_to(found.full_rank[1], ratio.s.shape), atol=1e-12)
     assert np.ptp(ratio.largest.real) > 1e-3 and (ratio.num_unstable > 0).all()
+    # turned data have turned equilibria: also where the span of S has left the half plane of the start
+    rank_one = found.ranks[0].s[0]
+    half_turn = siamese_branch(args, rank_one, (-0.1, 3.0), along=turned_data, start=0.0, step=0.05)
+    expected = [turned_data(args, angle).moments.xx for angle in half_turn.parameter]
+    assert half_turn.branch.status == Status.ok and (np.diff(half_turn.parameter) > 0).all()
+    for angle, gram, xx in zip(half_turn.parameter, half_turn.s, expected, strict=True):
+        turn = rotation(angle)
+        np.testing.assert_allclose(gram, turn @ rank_one @ turn.T, atol=1e-11)
+        np.testing.assert_allclose(xx, turn @ data[0] @ turn.T, atol=1e-14)
 
 
 @pytest.mark.parametrize(

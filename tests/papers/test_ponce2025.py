@@ -114,7 +114,9 @@ def test_indices_add_up(proposition_4_10):
     stable = found.num_stable.where(found.num_stable >= 0, 0).sum("set").sel(procedure="sg")
     assert (found["count"].sel(procedure="sg", num_unstable=0) == stable).all()
     assert len(ponce2025.plot_proposition_4_10(found).axes) == found.sizes["inputs"]
-    wrong = found.assign(num_stable=found.num_stable * 0, complete=~found.complete, largest_is_stable=~found.complete)
+    wrong = found.assign(
+        num_stable=found.num_stable * 0, complete=~found.complete, largest_is_stable=~found.largest_is_stable
+    )
     assert sum(not c.as_expected for c in claims.index_checks(wrong)) >= 4
 
 

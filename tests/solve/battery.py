@@ -10,6 +10,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from jepa_dyn import ModeParameters, flows, mode_parameters
+from jepa_dyn.moments import view_moments
 
 FLOWS = {"jepa": flows.jepa, "mae": flows.mae}
 
@@ -139,10 +140,28 @@ def _system(name: str, flow: Callable, end: float, speed: Callable) -> System:
     )
 
 
+_VIEWS = np.array([[1.2, 0.1, 0.0], [0.1, 0.9, 0.2], [0.0, 0.2, 1.0]])
+
+
+def _direct_pred(z):
+    w = z.reshape(2, 3)
+    values, columns = np.linalg.eigh(w @ _VIEWS @ w.T)
+    predictor = (columns * np.sqrt(values)) @ columns.T
+    return -(predictor @ (predictor @ w @ _VIEWS - w @ (0.8 * _VIEWS))).ravel()
+
+
 def systems() -> list[System]:
     """Made on call: what they hold are float64 arrays of JAX."""
     return [
         _system("barlow twins", flows.barlow_twins, 3.0, _barlow_twins),
         _system("barlow twins preconditioned", flows.barlow_twins_preconditioned, 1.0, _preconditioned),
         _system("barlow twins sharp", flows.barlow_twins_sharp, 2.0, _sharp),
+        System(
+            "direct pred",
+            flows.representation,
+            flows.representation_state(10 * _ENCODER),
+            flows.representation_arguments(view_moments(_VIEWS, 0.8 * _VIEWS), "euclidean", alpha=0.5),
+            2.0,
+            _direct_pred,
+        ),
     ]

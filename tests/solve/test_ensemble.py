@@ -1,5 +1,6 @@
 """`ensemble`: any system, in the caller's order, the same numbers whatever the blocks, no lane touched by its neighbour."""
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -12,7 +13,7 @@ import pytest
 from battery import PROBLEMS
 
 from jepa_dyn import ModeParameters, Status, flows, mode_parameters
-from jepa_dyn.solve import ClosedForm, ensemble, use_host_devices
+from jepa_dyn.solve import ClosedForm, ensemble
 from jepa_dyn.solve._devices import block_order
 
 TS = np.linspace(0.0, 60.0, 7)
@@ -85,15 +86,20 @@ def test_numbers_do_not_depend_on_blocks_order_or_neighbours():
 _TWO_DEVICES = """
 import numpy as np, jax, sys
 jax.config.update("jax_enable_x64", True)
-from jepa_dyn.solve import ensemble, use_host_devices
-assert use_host_devices(2) == 2 and use_host_devices(2) == 2
+from jepa_dyn.solve import ensemble
 sys.path.insert(0, sys.argv[1])
 from test_ensemble import TS, flows, mixed
 w0, args = mixed(53)
 both = ensemble(flows.jepa, w0, args, TS, block_size=8)
-one = ensemble(flows.jepa, w0, args, TS, block_size=8, devices=jax.devices()[:1])
-assert len(jax.devices()) == 2
+one = ensemble(flows.jepa, w0, args, TS, block_size=8, threads=1)
 np.testing.assert_array_equal(both.ys, one.ys)
+# as on accelerators
+sys.modules["jepa_dyn.solve.ensemble"].runs_in_threads = lambda devices: False
+assert len(jax.devices()) == 2
+both = ensemble(flows.jepa, w0, args, TS, block_size=8)
+np.testing.assert_array_equal(both.ys, one.ys)
+stiff = ensemble(flows.jepa, w0, args, TS, block_size=8, solver="kvaerno5")
+np.testing.assert_allclose(stiff.ys, one.ys, rtol=1e-5)
 np.testing.assert_array_equal(both.steps, one.steps)
 many = ensemble(flows.jepa, w0, args, TS, block_size=8, stepper="diffrax", sort_key="rate")
 np.testing.assert_allclose(many.ys, one.ys, rtol=1e-5)
@@ -101,24 +107,21 @@ np.save(sys.argv[2], np.asarray(both.ys))
 """
 
 
-def test_two_devices_give_the_same_bits(tmp_path):
+def test_threads_and_devices_give_the_same_bits(tmp_path):
     out = tmp_path / "ys.npy"
     here = __file__.rpartition("/")[0]
-    done = subprocess.run([sys.executable, "-c", _TWO_DEVICES, here, str(out)], capture_output=True, text=True)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_DEVICES, here, str(out)],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     w0, args = mixed(53)
     np.testing.assert_array_equal(
         np.load(out), ensemble(flows.jepa, w0, args, TS, block_size=16, devices=jax.devices()[:1]).ys
     )
-
-
-def test_host_devices_once_jax_runs():
-    now = len(jax.devices("cpu"))
-    assert use_host_devices(now) == now
-    with pytest.raises(RuntimeError, match="before any computation"):
-        use_host_devices(now + 1)
-    with pytest.raises(ValueError, match="`count` must be"):
-        use_host_devices(0)
 
 
 @pytest.mark.parametrize("stepper", ["lanes", "diffrax"])

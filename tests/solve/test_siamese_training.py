@@ -9,7 +9,7 @@ import pytest
 from jepa_dyn.flows import SiameseState, siamese, siamese_arguments, siamese_state
 from jepa_dyn.moments import moments_from_pairs
 from jepa_dyn.solve import integrate, train
-from jepa_dyn.solve._blocks import BLOCK
+from jepa_dyn.solve._blocks import _SMALL
 from jepa_dyn.status import Status
 
 STEPS = [0, 1, 2, 7, 40]
@@ -142,13 +142,18 @@ def test_bad_momentum_is_named():
 def test_lanes_in_blocks_are_those_of_a_small_call(target):
     """More lanes than a block go lanes last and block by block: same numbers, statuses and shapes, a failed lane included."""
     _, args, _ = problem(2, 1, target=target)
-    lanes = BLOCK + 30
+    lanes = _SMALL.block + 30
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(lanes, 2, 1)), rng.normal(size=(lanes, 2, 2))
     a[-5] *= 1e3
     y, rates = SiameseState(jnp.asarray(a), jnp.asarray(b), jnp.asarray(a) if target else None), np.full(lanes, 0.1)
     momentum = optax.linear_schedule(0.9, 1.0, 20) if target else None
-    many = train(siamese, y, args, [0, 3, 20], learning_rate=rates, target_momentum=momentum)
+    many = train(siamese, y, args, [0, 3, 20], learning_rate=rates, target_momentum=momentum, threads=2)
+    alone = train(siamese, y, args, [0, 3, 20], learning_rate=rates, target_momentum=momentum, threads=1)
+    for one, other in zip(
+        leaves((many.ys, many.final, many.status)), leaves((alone.ys, alone.final, alone.status)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
     last = jax.tree.map(lambda leaf: leaf[-40:], y)
     few = train(siamese, last, args, [0, 3, 20], learning_rate=rates[-40:], target_momentum=momentum)
     assert many.ys.encoder.shape == (lanes, 3, 2, 1)

@@ -1,0 +1,24 @@
+"""Eigenvalues of embeddings of view pairs, largest first: of their cross-correlation and of their covariance.
+
+Source: Simon 2023, appendix D.4.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jepa_dyn.losses.barlow_twins import cross_correlation
+
+
+def cross_correlation_eigenvalues(first: Float[Array, "n d"], second: Float[Array, "n d"]) -> Float[Array, " d"]:
+    """Eigenvalues of C = (Z^T Z' + Z'^T Z) / (2n), not centred, of any sign; `first`, `second`: one row per pair."""
+    return jnp.linalg.eigvalsh(cross_correlation(first, second))[::-1]
+
+
+def covariance_eigenvalues(embeddings: Float[Array, "N d"]) -> Float[Array, " d"]:
+    """Eigenvalues of E[(f - mean)(f - mean)^T], divided by N: of embeddings, or of hidden representations, of N samples."""
+    centred = embeddings - jnp.mean(embeddings, axis=0)
+    sizes = jnp.linalg.svd(
+        centred, compute_uv=False
+    )  # of the embeddings themselves, so that small eigenvalues keep their digits
+    squares = sizes**2 / embeddings.shape[0]
+    return jnp.zeros(embeddings.shape[1], squares.dtype).at[: squares.shape[0]].set(squares)
