@@ -1,8 +1,8 @@
 """Every test runs in float64 unless it asks for `float32`, which is restored afterwards."""
 
-import importlib.util
-import mmap
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -16,15 +16,15 @@ _OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 def _compile_quickly():
     """Asks XLA for its older code generator on CPUs: the suite mostly compiles, and this one takes two thirds of the time.
 
-    A flag that XLA does not know stops the process, so the library is searched for it. Workers and notebooks inherit it.
+    A flag that XLA does not know stops the process (from JAX 0.12 on), so another process tries it first. Workers and
+    notebooks inherit it.
     """
-    spec = importlib.util.find_spec("jaxlib")
-    library = Path(spec.origin).parent / "libjax_common.so" if spec and spec.origin else None
-    if library is None or not library.exists() or _OLDER_EMITTERS in os.environ.get("XLA_FLAGS", ""):
-        return
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(_OLDER_EMITTERS[2:].removesuffix("=false").encode()) >= 0:
-            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_OLDER_EMITTERS}".strip()
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _OLDER_EMITTERS not in flags:
+        with_it = os.environ | {"XLA_FLAGS": f"{flags} {_OLDER_EMITTERS}".strip()}
+        tried = [sys.executable, "-c", "import jax; jax.devices()"]
+        if subprocess.run(tried, env=with_it, capture_output=True).returncode == 0:
+            os.environ.update(with_it)
 
 
 _compile_quickly()
