@@ -19,7 +19,6 @@ Nothing passes or fails on time; ratios are to be read, not absolute figures.
 
 import argparse
 import sys
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -33,18 +32,10 @@ _ROUNDING, _BAND = 1e-4, 0.15
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.deep_linear",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("deep_linear", __doc__)
     parser.add_argument("--quick", action="store_true", help="a tiny net")
     parser.add_argument("--steps", type=int, default=20, help="steps per call (default 20)")
     parser.add_argument("--repeats", type=int, default=7, help="turns of which the median is taken (default 7)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="replace this benchmark's section of a Markdown file"
-    )
     return parser.parse_args(argv)
 
 

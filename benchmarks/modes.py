@@ -19,7 +19,6 @@ import argparse
 import os
 import subprocess
 import sys
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -52,9 +51,7 @@ TARGETS = [
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.modes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("modes", __doc__)
     parser.add_argument("--n", type=int, nargs="+", metavar="LANES", help="batch sizes instead of the standard ones")
     parser.add_argument("--dtype", nargs="+", choices=["float64", "float32"], help="only these number types")
     parser.add_argument("--objective", nargs="+", choices=["jepa", "mae"], help="only these objectives")
@@ -66,10 +63,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--devices", type=int, metavar="K", help="host devices of XLA (default: the number of cores)")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="replace this benchmark's section of a Markdown file"
-    )
     return parser.parse_args(argv)
 
 

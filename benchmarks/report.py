@@ -37,6 +37,20 @@ def write_section(path: Path, text: str) -> None:
     path.write_text(new.rstrip() + "\n")
 
 
+def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Of `python -m benchmarks.NAME`, with the options that `publish` reads."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="replace this benchmark's section of a Markdown file"
+    )
+    return parser
+
+
 def publish(options: argparse.Namespace, text: str, report: dict[str, Any]) -> dict[str, Any]:
     """Prints a section and writes it and its figures where `--json` and `--results` say; returns the figures."""
     print(text)

@@ -22,7 +22,6 @@ Nothing passes or fails on time.
 import argparse
 import os
 import sys
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -37,18 +36,10 @@ _CHECKED, _INTEGRATED = 1_000, 16
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.siamese",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("siamese", __doc__)
     parser.add_argument("--quick", action="store_true", help="a few runs, no trials")
     parser.add_argument("--runs", type=int, metavar="N", help="only (n, m) = (2, 1), with so many runs")
     parser.add_argument("--repeats", type=int, default=5, help="turns of which the median is taken (default 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="replace this benchmark's section of a Markdown file"
-    )
     return parser.parse_args(argv)
 
 

@@ -18,7 +18,6 @@ Nothing passes or fails on time; ratios are to be read, not absolute figures.
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -34,19 +33,11 @@ GROWTH_ROUTES = ("plain", "plain_gamma", "ours")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.stepwise",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("stepwise", __doc__)
     parser.add_argument("--quick", action="store_true", help="a tiny problem in float64, nothing else")
     parser.add_argument("--steps", type=int, default=200, help="steps per turn of the plain loops (default 200)")
     parser.add_argument("--fast-steps", type=int, default=4000, help="steps per turn of the fast routes (default 4000)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of which the median is taken (default 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="replace this benchmark's section of a Markdown file"
-    )
     return parser.parse_args(argv)
 
 

@@ -68,6 +68,11 @@ def require_representable(name: str, value: Any, dtype: Any) -> None:
     require(name, value, allowed + wider, lambda a: (a == 0) | ((abs(a) >= tiny) & (abs(a) <= largest)))
 
 
+def require_count(name: str, value: Any, least: int = 1) -> None:
+    """Whole numbers of at least `least`."""
+    require(name, value, f"be a whole number >= {least}", lambda a: (a >= least) & (a == np.round(a)))
+
+
 def require_fraction(name: str, value: Any) -> None:
     require(name, value, "lie strictly between 0 and 1", lambda a: (a > 0) & (a < 1))
 

@@ -17,6 +17,7 @@ from jepa_dyn._checks import (
     require_finite,
     require_nonnegative,
     require_not_empty,
+    require_one_number,
     require_positive,
 )
 
@@ -30,6 +31,18 @@ else:
     Objective = str
     # host code keeps numpy leaves in the same classes
     Leaf = Array | np.ndarray
+
+
+def checked_rates(dtype: Any, **rates: ArrayLike) -> dict[str, Array]:
+    """Rates of a flow of one system, one number >= 0 each, as arrays.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in rates.items():
+        require_one_number(name, value)
+        require_nonnegative(name, value)
+    return {name: jnp.asarray(value, dtype) for name, value in rates.items()}
 
 
 class ModeParameters(eqx.Module):

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 from scipy.stats import binomtest
 
-from jepa_dyn._checks import require, require_choice, require_fraction, require_positive
+from jepa_dyn._checks import require, require_choice, require_count, require_fraction, require_positive
 from jepa_dyn._progress import progress_bar
 from jepa_dyn.solve.ensemble import ensemble
 from jepa_dyn.solve.integrate import Flow
+from jepa_dyn.solve.settle import stands_still
 from jepa_dyn.solve.train import train
 from jepa_dyn.status import Status
 
@@ -41,15 +41,9 @@ Advance = Callable[[Any, Any], Ends]
 
 
 @eqx.filter_jit
-def _speed(flow: Flow, y: Any, args: Any) -> Array:
-    """Largest |dy/dt| of each lane over its largest |y| + 1."""
-
-    def one(y: Any, args: Any) -> Array:
-        state, _ = jax.flatten_util.ravel_pytree(y)
-        rate, _ = jax.flatten_util.ravel_pytree(flow(0.0, y, args))
-        return jnp.max(jnp.abs(rate)) / (1 + jnp.max(jnp.abs(state)))
-
-    return jax.vmap(one)(y, args)
+def _stand_still(flow: Flow, y: Any, args: Any, speed: Array) -> Array:
+    """Which lanes do."""
+    return jax.vmap(lambda y, args: stands_still(flow(0.0, y, args), y, speed))(y, args)
 
 
 def by_flow(
@@ -111,7 +105,7 @@ def by_steps(
             flow, y0, args, [int(steps)], learning_rate=learning_rate, optimiser=optimiser, observe=_nothing, **options
         )
         status = np.asarray(runs.status)
-        settled = (status == Status.ok) & (np.asarray(_speed(flow, runs.final, args)) < settled_speed)
+        settled = (status == Status.ok) & np.asarray(_stand_still(flow, runs.final, args, jnp.asarray(settled_speed)))
         return Ends(jax.tree.map(np.asarray, runs.final), status, settled)
 
     return advance
@@ -220,7 +214,7 @@ def basin_shares(
         ValueError: a bad argument, or `classify` returning a number that is no class.
     """
     for name, value in (("runs", runs), ("batch_size", batch_size)):
-        require(name, value, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+        require_count(name, value)
     require_choice("interval", interval, INTERVALS)
     require_fraction("confidence", confidence)
     if width is not None:

@@ -34,6 +34,7 @@ from jepa_dyn._checks import (
     require_representable,
 )
 from jepa_dyn.moments import EigenbasisMoments, ViewMoments, moments_from_pairs, view_moments
+from jepa_dyn.moments.view_moments import require_equal_views
 from jepa_dyn.parameters import Leaf
 
 
@@ -117,10 +118,8 @@ def barlow_twins_arguments(
     Raises:
         ValueError: views of different sizes, a number out of range, more than one number.
     """
-    if isinstance(moments, ViewMoments) and moments.yx.shape[-1] != moments.yx.shape[-2]:
-        raise ValueError(
-            f"Argument `moments` must have views of equal size (one encoder sees both), but `yx` has shape {moments.yx.shape}."
-        )
+    if isinstance(moments, ViewMoments):
+        require_equal_views(moments)
     dtype = moments.xx.dtype if isinstance(moments, ViewMoments) else moments.gammas.dtype
     named: dict[str, Any] = {"off_diagonal_weight": off_diagonal_weight, "ridge": ridge, "kink_width": kink_width}
     named["upper_slope"] = upper_slope

@@ -23,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jepa_dyn._checks import is_traced, require, require_finite, require_nonnegative, require_one_number
+from jepa_dyn._checks import is_traced, require, require_finite, require_one_number
 from jepa_dyn.moments import ViewMoments
-from jepa_dyn.parameters import Leaf
+from jepa_dyn.moments.view_moments import require_equal_views
+from jepa_dyn.parameters import Leaf, checked_rates
 
 
 class DeepLinearState(eqx.Module):
@@ -124,13 +125,14 @@ def deep_linear_arguments(
         raise ValueError(
             f"Argument `layer_mask` must be booleans of shape (num_layers,), but has dtype {mask.dtype}, shape {mask.shape}."
         )
-    rates = {"weight_decay": weight_decay, "encoder_rate": encoder_rate, "decoder_rate": decoder_rate}
-    rates["ema_rate"] = ema_rate
-    for name, value in rates.items():
-        require_one_number(name, value)
-        require_nonnegative(name, value)
-    dtype = moments.xx.dtype
-    return DeepLinearArguments(moments, mask, **{name: jnp.asarray(value, dtype) for name, value in rates.items()})
+    rates = checked_rates(
+        moments.xx.dtype,
+        weight_decay=weight_decay,
+        encoder_rate=encoder_rate,
+        decoder_rate=decoder_rate,
+        ema_rate=ema_rate,
+    )
+    return DeepLinearArguments(moments, mask, **rates)
 
 
 def deep_linear_state(
@@ -209,14 +211,6 @@ def target_matrix(y: DeepLinearState, args: DeepLinearArguments) -> Float[Array,
     return _products(_effective(layers, args.layer_mask))[-1][:, : args.moments.xx.shape[-1]]
 
 
-def _require_equal_views(args: DeepLinearArguments) -> None:
-    if args.moments.yx.shape[0] != args.moments.yx.shape[1]:
-        raise ValueError(
-            "Argument `args` must have views of equal size (JEPA applies one encoder to both), "
-            f"but `yx` has shape {args.moments.yx.shape}."
-        )
-
-
 def _descend(y: DeepLinearState, args: DeepLinearArguments, jepa: bool) -> DeepLinearState:
     width = y.layers.shape[-1]
     xx, yx = pad(args.moments.xx, width), pad(args.moments.yx, width)
@@ -225,7 +219,7 @@ def _descend(y: DeepLinearState, args: DeepLinearArguments, jepa: bool) -> DeepL
     encoder = products[-1]
     goal = yx
     if jepa:
-        _require_equal_views(args)
+        require_equal_views(args.moments)
         target = encoder if y.target is None else _products(_effective(y.target, args.layer_mask))[-1]
         goal = target @ yx
     residual = y.decoder @ (encoder @ xx) - goal
@@ -273,7 +267,7 @@ def deep_jepa_loss(y: DeepLinearState, args: DeepLinearArguments) -> Float[Array
 
     Source: Littwin 2024, eq. (5).
     """
-    _require_equal_views(args)
+    require_equal_views(args.moments)
     encoder = _products(_effective(y.layers, args.layer_mask))[-1]
     target = encoder if y.target is None else _products(_effective(y.target, args.layer_mask))[-1]
     return _loss(y.decoder @ encoder, jax.lax.stop_gradient(target), args)

@@ -25,12 +25,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import is_traced, require, require_choice, require_finite, require_nonnegative, require_one_number
+from jepa_dyn._checks import (
+    is_traced,
+    require_choice,
+    require_count,
+    require_finite,
+)
 from jepa_dyn.losses.gaussian_cosine import NODES, gaussian_cosine_gradients
 from jepa_dyn.losses.predictor import exponent, predictor_eigenvalues, predictor_matrix
 from jepa_dyn.losses.representation import TABLE_1, RepresentationLoss, representation_gradients
 from jepa_dyn.moments import PairSample, ViewMoments
-from jepa_dyn.parameters import Leaf
+from jepa_dyn.parameters import Leaf, checked_rates
 
 
 class RepresentationState(eqx.Module):
@@ -88,18 +93,6 @@ class RepresentationArguments(eqx.Module):
         return (*data, *((2,) * (self.correlation is not None)), *((0,) * (self.alpha is not None)), 0, 0, 0, 0)
 
 
-def checked_rates(dtype: Any, **rates: ArrayLike) -> dict[str, Array]:
-    """Numbers >= 0, one each, as arrays.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    for name, value in rates.items():
-        require_one_number(name, value)
-        require_nonnegative(name, value)
-    return {name: jnp.asarray(value, dtype) for name, value in rates.items()}
-
-
 def named_loss(loss: RepresentationLoss | str) -> RepresentationLoss:
     """The loss itself, or the row of Table 1 that has this name.
 
@@ -152,7 +145,7 @@ def representation_arguments(
     loss = named_loss(loss)
     if relu and (correlation is not None or not (drawn or isinstance(moments, PairSample))):
         raise ValueError("Argument `relu` must be False without a sample of pairs, and where `correlation` is given.")
-    require("nodes", nodes, "be a whole number >= 8", lambda a: (a >= 8) & (a == np.round(a)))
+    require_count("nodes", nodes, 8)
     if correlation is not None:
         if np.shape(correlation) != (x_size, x_size):
             raise ValueError(

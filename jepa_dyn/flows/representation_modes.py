@@ -22,11 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import is_traced, require, require_broadcastable, require_finite, require_nonnegative
+from jepa_dyn._checks import (
+    is_traced,
+    require,
+    require_broadcastable,
+    require_count,
+    require_finite,
+    require_nonnegative,
+)
 from jepa_dyn.flows.representation import (
     RepresentationArguments,
     RepresentationState,
-    checked_rates,
     data_correlation,
     named_loss,
     require_leaves,
@@ -35,7 +41,7 @@ from jepa_dyn.losses.gaussian_cosine import NODES, gaussian_cosine_gradients
 from jepa_dyn.losses.predictor import exponent, predictor_eigenvalues
 from jepa_dyn.losses.representation import RepresentationLoss
 from jepa_dyn.moments import ViewMoments
-from jepa_dyn.parameters import Leaf
+from jepa_dyn.parameters import Leaf, checked_rates
 
 
 class RepresentationModes(eqx.Module):
@@ -111,8 +117,8 @@ def representation_mode_arguments(
     Raises:
         ValueError: naming the argument.
     """
-    require("num_modes", num_modes, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
-    require("nodes", nodes, "be a whole number >= 8", lambda a: (a >= 8) & (a == np.round(a)))
+    require_count("num_modes", num_modes)
+    require_count("nodes", nodes, 8)
     loss = named_loss(loss)
     named: dict[str, Any] = {"online": online, "target": target, "cross": cross, "correlation": correlation}
     require_broadcastable(modes=np.zeros(num_modes), **named)

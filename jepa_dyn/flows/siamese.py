@@ -25,10 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import require_finite, require_nonnegative, require_one_number
+from jepa_dyn._checks import require_finite
 from jepa_dyn.flows._products import product
 from jepa_dyn.moments import ViewMoments
-from jepa_dyn.parameters import Leaf
+from jepa_dyn.moments.view_moments import require_equal_views
+from jepa_dyn.parameters import Leaf, checked_rates
 
 
 class SiameseState(eqx.Module):
@@ -91,16 +92,15 @@ def siamese_arguments(
     Raises:
         ValueError: views of different sizes, a negative or not finite number, more than one number.
     """
-    if moments.yx.shape[-1] != moments.yx.shape[-2]:
-        raise ValueError(
-            f"Argument `moments` must have views of equal size (one encoder sees both), but `yx` has shape {moments.yx.shape}."
-        )
-    rates = {"weight_decay": weight_decay, "encoder_rate": encoder_rate, "predictor_rate": predictor_rate}
-    rates["ema_rate"] = ema_rate
-    for name, value in rates.items():
-        require_one_number(name, value)
-        require_nonnegative(name, value)
-    return SiameseArguments(moments, **{name: jnp.asarray(value, moments.xx.dtype) for name, value in rates.items()})
+    require_equal_views(moments)
+    rates = checked_rates(
+        moments.xx.dtype,
+        weight_decay=weight_decay,
+        encoder_rate=encoder_rate,
+        predictor_rate=predictor_rate,
+        ema_rate=ema_rate,
+    )
+    return SiameseArguments(moments, **rates)
 
 
 def siamese_state(encoder: ArrayLike, predictor: ArrayLike, target: ArrayLike | None = None) -> SiameseState:

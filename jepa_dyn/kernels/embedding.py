@@ -22,7 +22,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, UInt8
 
 from jepa_dyn._checks import (
     is_traced,
-    require,
+    require_count,
     require_finite,
     require_one_number,
     require_positive,
@@ -164,7 +164,7 @@ def kernel_barlow_twins(
 
     Source: Simon 2023, (21), (40), (42).
     """
-    require("dimension", dimension, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("dimension", dimension)
     if (scale is None) == (initial is None):
         raise ValueError(
             "Exactly one of the arguments `scale` and `initial` must be given, which say how training starts."

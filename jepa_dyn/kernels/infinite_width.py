@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import require, require_nonnegative, require_positive
+from jepa_dyn._checks import require_count, require_nonnegative, require_positive
 from jepa_dyn.kernels._angles import angles, length
 from jepa_dyn.kernels._points import number, root, two_sets
 from jepa_dyn.kernels.closed_form import rectified_gap, step_overlap
@@ -36,7 +36,7 @@ class _Network(eqx.Module):
     bias_variance: Float[Leaf, ""]
 
     def __init__(self, hidden_layers: int, weight_variance: ArrayLike = 2.0, bias_variance: ArrayLike = 0.0):
-        require("hidden_layers", hidden_layers, "be a whole number >= 0", lambda a: (a >= 0) & (a == a.round()))
+        require_count("hidden_layers", hidden_layers, 0)
         require_positive("weight_variance", weight_variance)
         require_nonnegative("bias_variance", bias_variance)
         self.hidden_layers = int(hidden_layers)

@@ -11,10 +11,9 @@ the factor 1/d of its own definition these are 1 and d / 2n, as in its tables (5
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import require, require_finite
+from jepa_dyn._checks import require_count, require_finite
 
 
 def subspace_alignment(first: ArrayLike, second: ArrayLike) -> Float[Array, "*batch"]:
@@ -56,11 +55,8 @@ def chance_alignment(dimension: int, num_samples: int) -> float:
 
     Source: Simon 2023, appendix E, corrected: E |P^T P'|_F^2 = d d' / N for uniformly random P'.
     """
-    whole = "be a whole number >= 1"
-    require("dimension", dimension, whole, lambda d: (d >= 1) & (d == np.round(d)))
-    require(
-        "num_samples", num_samples, f"be a whole number >= {dimension}", lambda n: (n >= dimension) & (n == np.round(n))
-    )
+    require_count("dimension", dimension)
+    require_count("num_samples", num_samples, dimension)
     return dimension / num_samples
 
 

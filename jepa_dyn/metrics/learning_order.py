@@ -1,5 +1,8 @@
 """When features are learned and in which order, measured on saved series."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
@@ -34,6 +37,11 @@ def crossing_times(
         )
     level = jnp.asarray(threshold, values.dtype)[..., None, :] if jnp.ndim(threshold) else jnp.asarray(threshold)
     require_broadcastable(series=values, threshold=level)
+    return _crossing_times(times, values, level, bool(log))
+
+
+@partial(jax.jit, static_argnums=3)
+def _crossing_times(times: Array, values: Array, level: Array, log: bool) -> Array:
     above = values >= level
     index = jnp.argmax(above, axis=-2, keepdims=True)
     before = jnp.maximum(index - 1, 0)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, PRNGKeyArray
 
-from jepa_dyn._checks import require, require_finite, require_nonnegative, require_not_empty, require_one_number
+from jepa_dyn._checks import require_count, require_finite, require_nonnegative, require_not_empty, require_one_number
 from jepa_dyn.moments.gaussian_batches import JointFactor, draw_pairs, joint_factor
 from jepa_dyn.moments.view_moments import ViewMoments, view_moments
 from jepa_dyn.parameters import Leaf
@@ -97,7 +97,7 @@ class PairBatches(eqx.Module):
     batch_size: int = eqx.field(static=True)
 
     def __init__(self, batch_size: ArrayLike):
-        require("batch_size", batch_size, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+        require_count("batch_size", batch_size)
         self.batch_size = int(np.asarray(batch_size))
 
     def prepare(self, moments: ViewMoments) -> JointFactor:

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn._checks import require_finite
 from jepa_dyn.moments.pairs import as_rows, moments_from_pairs, require_in_range
-from jepa_dyn.moments.view_moments import ViewMoments
+from jepa_dyn.moments.view_moments import ViewMoments, require_equal_views
 from jepa_dyn.parameters import Leaf
 
 
@@ -72,10 +72,7 @@ def eigenbasis(moments: ViewMoments) -> EigenbasisMoments:
     Raises:
         ValueError: views of different sizes.
     """
-    if moments.yx.shape[-1] != moments.yx.shape[-2]:
-        raise ValueError(
-            f"Argument `moments` must have views of equal size (one encoder sees both), but `yx` has shape {moments.yx.shape}."
-        )
+    require_equal_views(moments)
     return _eigenbasis(moments)
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from jepa_dyn._checks import require
+from jepa_dyn._checks import require_count
 from jepa_dyn.moments.view_moments import ViewMoments
 
 
@@ -145,5 +145,5 @@ class GaussianBatches(eqx.Module):
 
 
 def _checked_size(batch_size: Any) -> Any:
-    require("batch_size", batch_size, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("batch_size", batch_size)
     return batch_size

@@ -95,6 +95,18 @@ def view_moments(xx: ArrayLike, yx: ArrayLike, yy: ArrayLike | None = None) -> V
     return ViewMoments(**{name: jnp.asarray(value, dtype) for name, value in named.items()})
 
 
+def require_equal_views(moments: ViewMoments) -> None:
+    """Views that one encoder can see: of equal size.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if moments.yx.shape[-1] != moments.yx.shape[-2]:
+        raise ValueError(
+            f"Argument `moments` must have views of equal size (one encoder sees both), but `yx` has shape {moments.yx.shape}."
+        )
+
+
 def moments_from_spectrum(
     lam: ArrayLike,
     rho: ArrayLike | None = None,

@@ -13,6 +13,8 @@ import jax
 if TYPE_CHECKING:
     import xarray
 
+from jepa_dyn._checks import require_count
+
 PAPERS = {
     "halvagal2023": "Halvagal et al. 2023",
     "littwin2024": "Littwin et al. 2024",
@@ -20,6 +22,16 @@ PAPERS = {
     "simon2023": "Simon et al. 2023",
     "tian2021": "Tian et al. 2021, as summarised in the note on collapse",
 }
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """An option as an int, where it is a whole number of at least `least`.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    require_count(name, value, least)
+    return int(value)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jepa_dyn._checks import require, require_positive
+from jepa_dyn._checks import require_positive
 from jepa_dyn.losses import TABLE_1
 from jepa_dyn.papers import halvagal2023_checks as claims
-from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
+from jepa_dyn.papers._figure import PAPERS, Item, in_float64, whole, with_checks
 from jepa_dyn.papers.halvagal2023_alignment import fig4
 from jepa_dyn.papers.halvagal2023_plots import plot_fig2, plot_fig4, plot_fig5, plot_table1
 from jepa_dyn.papers.halvagal2023_runs import (
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 TWO_EIGENVALUES = (0.3, 1.7)  # of C_z at the start, in the network with two outputs
 VIEWS = ("clean online view", "no noise")
-
-
-def _require_count(name: str, value: int, smallest: int) -> int:
-    require(name, value, f"be a whole number >= {smallest}", lambda a: (a >= smallest) & (a == np.round(a)))
-    return int(value)
 
 
 @in_float64
@@ -75,8 +70,8 @@ def table1(
     """
     import xarray
 
-    count, outputs = _require_count("count", count, 2), _require_count("outputs", outputs, 4)
-    inputs, num_steps = _require_count("inputs", inputs, outputs), _require_count("num_steps", num_steps, 100)
+    count, outputs = whole("count", count, 2), whole("outputs", outputs, 4)
+    inputs, num_steps = whole("inputs", inputs, outputs), whole("num_steps", num_steps, 100)
     require_positive("sigma", sigma)
     require_positive("learning_rate", learning_rate)
     if full:
@@ -143,8 +138,8 @@ def fig2(
     """
     import xarray
 
-    outputs, num_steps = _require_count("outputs", outputs, 2), _require_count("num_steps", num_steps, 100)
-    inputs = _require_count("inputs", inputs, outputs)
+    outputs, num_steps = whole("outputs", outputs, 2), whole("num_steps", num_steps, 100)
+    inputs = whole("inputs", inputs, outputs)
     require_positive("sigma", sigma)
     require_positive("learning_rate", learning_rate)
     if full:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jepa_dyn._checks import require, require_nonnegative, require_positive
+from jepa_dyn._checks import require_count, require_nonnegative, require_positive
 from jepa_dyn.flows import RepresentationState, representation, representation_arguments
 from jepa_dyn.metrics import predictor_alignment
 from jepa_dyn.moments import PairBatches, additive_noise_moments
@@ -62,10 +62,8 @@ def fig4(
     import xarray
 
     for name, value, smallest in (("count", count, 2), ("outputs", outputs, 2), ("inputs", inputs, outputs)):
-        require(
-            name, value, f"be a whole number >= {smallest}", lambda a, low=smallest: (a >= low) & (a == np.round(a))
-        )
-    require("num_steps", num_steps, "be a whole number >= 100", lambda a: (a >= 100) & (a == np.round(a)))
+        require_count(name, value, smallest)
+    require_count("num_steps", num_steps, 100)
     require_positive("sigma", sigma)
     require_positive("learning_rate", learning_rate)
     require_nonnegative("weight_decay", weight_decay)

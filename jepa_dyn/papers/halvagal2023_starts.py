@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jepa_dyn._checks import require, require_positive
+from jepa_dyn._checks import require_count, require_positive
 from jepa_dyn.papers._figure import PAPERS, Check, in_float64, with_checks
 from jepa_dyn.papers.halvagal2023_checks import spread
 from jepa_dyn.papers.halvagal2023_runs import PACE, expected_modes, saved_steps, spectra, trained_networks
@@ -51,8 +51,8 @@ def fig5(
     """
     import xarray
 
-    require("inputs", inputs, "be a whole number >= 2", lambda a: (a >= 2) & (a == np.round(a)))
-    require("num_steps", num_steps, "be a whole number >= 100", lambda a: (a >= 100) & (a == np.round(a)))
+    require_count("inputs", inputs, 2)
+    require_count("num_steps", num_steps, 100)
     require_positive("sigma", sigma)
     require_positive("learning_rate", learning_rate)
     if full:

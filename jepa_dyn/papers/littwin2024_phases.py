@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
 
-from jepa_dyn._checks import require, require_fraction
+from jepa_dyn._checks import require, require_count, require_fraction
 from jepa_dyn._progress import progress_bar
 from jepa_dyn.flows import (
     aligned_initialisation,
@@ -137,7 +137,7 @@ def phase_diagram(
     """
     import xarray
 
-    require("depth", depth, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("depth", depth)
     require_fraction("eps", eps)
     require("largest_angle", largest_angle, "lie strictly between 0 and pi/2", lambda a: (a > 0) & (a < np.pi / 2))
     points, draws = (13, 16) if full else (5, 3)

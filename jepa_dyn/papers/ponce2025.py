@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jepa_dyn._checks import require, require_positive
+from jepa_dyn._checks import require_count, require_positive
 from jepa_dyn._progress import progress_bar
 from jepa_dyn.equilibria import binomial_interval, by_flow, by_steps, one_feature_roots
 from jepa_dyn.flows import SiameseArguments, SiameseState, siamese, siamese_arguments, siamese_objective
@@ -98,7 +98,7 @@ def trials(*, count: int = 1000, horizon: float = 2000.0, full: bool = False, ke
     """
     import xarray
 
-    require("count", count, "be a whole number >= 10", lambda a: (a >= 10) & (a == np.round(a)))
+    require_count("count", count, 10)
     require_positive("horizon", horizon)
     count = 10_000 if full else int(count)
     counts = np.zeros((len(VARIANTS), len(ENDS)), int)

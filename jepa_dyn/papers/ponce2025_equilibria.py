@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jepa_dyn._checks import require, require_positive
+from jepa_dyn._checks import require_count, require_positive
 from jepa_dyn._progress import progress_bar
 from jepa_dyn.equilibria import SiameseEquilibria, equilibrium_state, siamese_equilibria, stability
 from jepa_dyn.flows import SiameseArguments, siamese_arguments
@@ -67,7 +67,7 @@ def proposition_4_10(
     """
     import xarray
 
-    require("sets", sets, "be a whole number >= 10", lambda a: (a >= 10) & (a == np.round(a)))
+    require_count("sets", sets, 10)
     require_positive("weight_decay", weight_decay)
     sets = 3000 if full else int(sets)
     top = max(INPUTS)

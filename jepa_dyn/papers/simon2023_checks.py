@@ -14,6 +14,7 @@ MIDDLE = 1  # the start of Figure 6 among the three
 
 
 def number_list(values: np.ndarray, form: str = ".3g") -> str:
+    """Numbers as a text, apart by commas."""
     return ", ".join(format(float(value), form) for value in np.ravel(values))
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,20 +14,13 @@ from jepa_dyn.flows import (
 )
 from jepa_dyn.metrics import crossing_times
 from jepa_dyn.moments import EigenbasisMoments, RandomCrop, eigenbasis_from_pairs, photographs, view_pairs
+from jepa_dyn.papers._figure import whole
 from jepa_dyn.theory.barlow_twins_alignment import SmallStart, small_start
-
-_crossing_times = jax.jit(crossing_times)  # one program in place of one per operation
 
 
 def first_crossings(ts: np.ndarray, series: np.ndarray, level: float) -> np.ndarray:
     """`metrics.crossing_times` of (..., time, mode) series, as numpy."""
-    return np.asarray(_crossing_times(ts, series, level))
-
-
-def require_whole(name: str, value: Any, least: int) -> int:
-    """The value as an int, if it is a whole number of at least `least`."""
-    require(name, value, f"be a whole number >= {least}", lambda a: (a >= least) & (a == np.round(a)))
-    return int(value)
+    return np.asarray(crossing_times(ts, series, level))
 
 
 def photograph_pairs(pairs: int, patch_size: int, key: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,9 +29,9 @@ def photograph_pairs(pairs: int, patch_size: int, key: int) -> tuple[np.ndarray,
     Two independent crops of 20 x 20 pixels of a CIFAR image of 32 x 32 lie 5.3 pixels apart in rows and in columns (root mean
     square); ours, uniform up to 9, 5.5.
     """
-    size = require_whole("patch_size", patch_size, 2)
+    size = whole("patch_size", patch_size, 2)
     views = RandomCrop(size, max_offset=round(0.45 * size))
-    return view_pairs(photographs(), require_whole("pairs", pairs, 2), key, views, grayscale=False)
+    return view_pairs(photographs(), whole("pairs", pairs, 2), key, views, grayscale=False)
 
 
 class Problem(NamedTuple):
@@ -59,7 +51,7 @@ def photograph_problem(pairs: int, patch_size: int, dimension: int, alpha: float
             negative.
     """
     require_positive("alpha", alpha)
-    require_whole("dimension", dimension, 2)
+    whole("dimension", dimension, 2)
     x, y = photograph_pairs(pairs, patch_size, key)
     most = min(2 * len(x), x.shape[1]) // 2
     require("dimension", dimension, f"be at most {most} with these pairs", lambda a: a <= most)

@@ -31,8 +31,8 @@ from jepa_dyn.metrics import (
     subspace_alignment,
 )
 from jepa_dyn.papers import simon2023_nonlinear_checks as claims
-from jepa_dyn.papers._figure import PAPERS, in_float64, with_checks
-from jepa_dyn.papers.simon2023_data import photograph_pairs, require_whole
+from jepa_dyn.papers._figure import PAPERS, in_float64, whole, with_checks
+from jepa_dyn.papers.simon2023_data import photograph_pairs
 from jepa_dyn.solve import TrainingRuns
 from jepa_dyn.training import (
     convolutional_encoder,
@@ -130,8 +130,8 @@ def fig2ab(
     import xarray
 
     for name, value in {"patch_size": patch_size, "width": width, "dimension": dimension}.items():
-        require_whole(name, value, 2)
-    require_whole("pairs", pairs, 2 * dimension)
+        whole(name, value, 2)
+    whole("pairs", pairs, 2 * dimension)
     for name, value in {"alpha": alpha, "learning_rate": learning_rate, "horizon": horizon}.items():
         require_positive(name, value)
     rate = learning_rate / 3 if full else learning_rate
@@ -234,8 +234,8 @@ def appendix_e(
     import xarray
 
     for name, value in {"patch_size": patch_size, "dimension": dimension, "steps": steps}.items():
-        require_whole(name, value, 2)
-    require_whole("pairs", pairs, 2 * dimension)
+        whole(name, value, 2)
+    whole("pairs", pairs, 2 * dimension)
     n, saved = (3 * pairs, _saved(2 * steps)) if full else (pairs, _saved(steps))
     first, second = standardised_pairs(2 * n, patch_size, key)
     points = {"training": (first[:n], second[:n]), "fresh": (first[n:], second[n:])}

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jepa_dyn._checks import require, require_nonnegative, require_positive
+from jepa_dyn._checks import require_nonnegative, require_positive
 from jepa_dyn.equilibria import square_root_fixed_point
 from jepa_dyn.flows import SiameseArguments, SiameseState, siamese, siamese_arguments, siamese_gradient
 from jepa_dyn.metrics import predictor_imbalance
 from jepa_dyn.moments import ViewMoments
 from jepa_dyn.papers import tian2021_checks as claims
-from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
+from jepa_dyn.papers._figure import PAPERS, Item, in_float64, whole, with_checks
 from jepa_dyn.papers.tian2021_plots import plot_ablations, plot_rank_at_end, plot_stationary_points
 from jepa_dyn.solve import ensemble
 
@@ -118,11 +118,6 @@ def _arrays(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray,
     return np.stack(first), np.stack(second)
 
 
-def _require_count(name: str, value: Any, least: int) -> int:
-    require(name, value, f"be a whole number >= {least}", lambda a: (a >= least) & (a == np.round(a)))
-    return int(value)
-
-
 @in_float64
 def stationary_points(*, seeds: int = 20, full: bool = False, key: int = 0) -> "xarray.Dataset":
     """Where the flow stands still without weight decay, and what W^T W is there.
@@ -146,7 +141,7 @@ def stationary_points(*, seeds: int = 20, full: bool = False, key: int = 0) -> "
     """
     import xarray
 
-    seeds = 200 if full else _require_count("seeds", seeds, 2)
+    seeds = 200 if full else whole("seeds", seeds, 2)
     rng = np.random.default_rng(key)
     a, c = _arrays(draw_views(kind, rng) for kind in KINDS for _ in range(seeds))
     t = c.mT @ np.linalg.inv(a)
@@ -247,7 +242,7 @@ def rank_at_end(
     """
     import xarray
 
-    count = 500 if full else _require_count("count", count, 5)
+    count = 500 if full else whole("count", count, 5)
     require_positive("weight_decay", weight_decay)
     require_positive("horizon", horizon)
     data, decays = ("C symmetric", "generic"), (0.0, float(weight_decay))
@@ -350,7 +345,7 @@ def ablations(
     """
     import xarray
 
-    count = 400 if full else _require_count("count", count, 5)
+    count = 400 if full else whole("count", count, 5)
     require_positive("weight_decay", weight_decay)
     require_positive("horizon", horizon)
     require_nonnegative("ema_rate", ema_rate)

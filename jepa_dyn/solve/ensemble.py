@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PyTree
 
-from jepa_dyn._checks import require, require_choice
+from jepa_dyn._checks import require_choice, require_count
 from jepa_dyn.solve._devices import (
     Device,
     block_order,
@@ -268,7 +268,7 @@ def ensemble(
     check_times(ts, t0)
     if np.ndim(ts) > 2:
         raise ValueError(f"Argument `ts` must have shape (T,) or (lanes, T), but has shape {np.shape(ts)}.")
-    require("max_steps", max_steps, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("max_steps", max_steps)
     num_lanes = _count_lanes(y0, args, ts)
     dtype = state_dtype(y0)
     tolerances = resolve_tolerances(rtol, atol, dtype)
@@ -290,7 +290,7 @@ def ensemble(
     if block_size is None:
         block_size = default_block_size(devices[0], num_lanes, len(devices))
     for name, value in (("block_size", block_size), ("threads", 1 if threads is None else threads)):
-        require(name, value, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+        require_count(name, value)
     block_size, on_cpu = int(block_size), runs_in_threads(devices)
     most = (num_cores() if threads is None else int(threads)) if on_cpu else len(devices)
     workers = min(most, -(-num_lanes // block_size)) if on_cpu else most

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike
 
-from jepa_dyn._checks import require
+from jepa_dyn._checks import require, require_count
 from jepa_dyn.moments.eigenbasis import EigenbasisMoments
 from jepa_dyn.moments.gaussian_batches import batch_moments
 from jepa_dyn.solve._blocks import Layout, block_layout, loop_in_blocks, over_threads
@@ -82,7 +82,7 @@ def train(
     y0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), y0)
     saved = checked_steps(steps)
     if threads is not None:
-        require("threads", threads, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+        require_count("threads", threads)
     if (batches is None) != (key is None):
         raise ValueError("Arguments `batches` and `key` belong together: give both or neither.")
     if batches is not None:
@@ -195,7 +195,7 @@ def train_on_batches(
     dtype, args, optimiser, rate = _common(flow, y0, args, learning_rate, optimiser, diverged_above)
     y0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), y0)
     _require_moments(args)
-    require("save_every", save_every, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("save_every", save_every)
     lanes = {"y0": y0, "args": args, "learning_rate": rate}
     mapped, bound = _lane_flags(lanes), jnp.asarray(diverged_above, dtype)
     sizes = (args.moments.xx.shape[-1], args.moments.yy.shape[-1])

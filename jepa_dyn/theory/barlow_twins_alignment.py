@@ -26,7 +26,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn._checks import (
     is_traced,
-    require,
+    require_count,
     require_finite,
     require_not_empty,
     require_positive,
@@ -233,7 +233,7 @@ def alignment_exponent(gammas: ArrayLike, dimension: int) -> Float[Array, ""]:
     """
     if np.ndim(gammas) != 1:
         raise ValueError(f"Argument `gammas` must be a list, but has shape {np.shape(gammas)}.")
-    require("dimension", dimension, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("dimension", dimension)
     return _alignment_exponent(*prepare({}, gammas=gammas), int(dimension))
 
 
@@ -339,7 +339,7 @@ def aligned_start(
 def _degrees(sigma: ArrayLike, dimension: int, features: int | None) -> tuple[Array, Array]:
     """(sigma, d - j + 1 for j = 1 .. min(d, m))."""
     for name, value in (("dimension", dimension), ("features", dimension if features is None else features)):
-        require(name, value, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+        require_count(name, value)
     (sigma,) = prepare({"sigma": sigma})
     count = int(dimension) if features is None else min(int(dimension), int(features))
     return sigma[..., None], int(dimension) - jnp.arange(count, dtype=sigma.dtype)

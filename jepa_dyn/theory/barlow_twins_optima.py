@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import is_traced, require, require_nonnegative
+from jepa_dyn._checks import is_traced, require_count, require_nonnegative
 from jepa_dyn.theory.barlow_twins import prepare
 from jepa_dyn.theory.barlow_twins_alignment import cross_correlation_spectrum
 
@@ -28,7 +28,7 @@ def top_spectral_encoder(gamma: ArrayLike, dimension: int, left: ArrayLike | Non
     Where gamma_d = gamma_{d+1} > 0 it is one of many, even up to rotation.
     Source: Simon 2023, definition 4.2.
     """
-    require("dimension", dimension, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("dimension", dimension)
     spectrum, d = cross_correlation_spectrum(gamma), int(dimension)
     gammas, features = spectrum.gammas[:d], spectrum.features[:d]
     scales = jnp.where(gammas > 0, 1 / jnp.sqrt(jnp.where(gammas > 0, gammas, 1.0)), 0.0)
@@ -59,7 +59,7 @@ def least_loss(gammas: ArrayLike, dimension: int) -> Float[Array, ""]:
 
     Source: Simon 2023, (14), without the assumption gamma_d > 0.
     """
-    require("dimension", dimension, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("dimension", dimension)
     (values,) = prepare({}, gammas=gammas)
     return jnp.maximum(int(dimension) - jnp.sum(values > 0), 0).astype(values.dtype)
 
@@ -76,7 +76,7 @@ def least_squared_norm(gammas: ArrayLike, dimension: int) -> Float[Array, ""]:
 
     Source: Simon 2023, proposition 4.3, (15).
     """
-    require("dimension", dimension, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+    require_count("dimension", dimension)
     if np.ndim(gammas) != 1:
         raise ValueError(f"Argument `gammas` must be a list, but has shape {np.shape(gammas)}.")
     (values,) = prepare({}, gammas=gammas)

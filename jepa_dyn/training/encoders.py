@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jepa_dyn._checks import is_traced, require, require_positive
+from jepa_dyn._checks import is_traced, require_count, require_positive
 
 Encoder = TypeVar("Encoder")
 
@@ -173,4 +172,4 @@ def in_coordinates(encoder: OneHiddenLayerEncoder, basis: Float[Any, "m r"]) -> 
 
 def _require_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
-        require(name, size, "be a whole number >= 1", lambda a: (a >= 1) & (a == np.round(a)))
+        require_count(name, size)
