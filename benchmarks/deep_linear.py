@@ -23,6 +23,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from benchmarks.report import about_this_run, command_parser, publish, section
+
 STANDARD = {"inputs": 100, "depth": 5, "seeds": 8, "batch_size": 1000}
 QUICK = {"inputs": 24, "depth": 3, "seeds": 4, "batch_size": 200}
 BASE = "plain_jax"
@@ -137,8 +139,6 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
     import jax
-
-    from benchmarks.report import about_this_run, publish, section
 
     about = about_this_run(jax.local_devices()[:1])
     found = measure(options)

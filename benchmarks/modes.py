@@ -23,6 +23,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from benchmarks.report import about_this_run, command_parser, publish, section
+
 MEMORY_LANES = 10_000_000
 _SLOW = 4.0  # seconds of a first call from which a method gets two turns, and its kernel is not timed apart
 # (objective, number type, lanes): what is measured without options
@@ -231,7 +233,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
     command = command_line(sys.argv[1:] if argv is None else argv)
     from benchmarks.machine import num_cores
-    from benchmarks.report import about_this_run, publish, section
 
     devices = options.devices or num_cores()
     if "jax" not in sys.modules:  # XLA reads it once

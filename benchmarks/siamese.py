@@ -26,6 +26,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from benchmarks.report import about_this_run, command_parser, publish, section
+
 # (n, m, runs of the steps, runs of the flows, most turns, whether EMA too)
 SIZES = [(2, 1, 100_000, 100_000, 99, True), (2, 1, 1_000_000, 1_000_000, 2, False), (16, 8, 1_000, 200, 3, True)]
 LIMITS = {"steps": {"float64": 1e-9, "float32": 1e-2}, "flow": {"float64": 1e-4, "float32": 1e-2}}
@@ -227,7 +229,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
     from benchmarks.machine import num_cores
-    from benchmarks.report import about_this_run, publish, section
 
     if "jax" not in sys.modules:  # XLA reads it once
         flags = os.environ.get("XLA_FLAGS", "")

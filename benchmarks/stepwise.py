@@ -22,6 +22,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from benchmarks.report import about_this_run, command_parser, publish, section
+
 # n, side of the crops (m = 3 side^2), d
 STANDARD = (500, 20, 10)
 GROWTH = [(125, 20, 10), (2000, 20, 10), (500, 10, 10), (500, 40, 10), (500, 20, 30), (500, 20, 100)]
@@ -192,8 +194,6 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
     import jax
-
-    from benchmarks.report import about_this_run, publish, section
 
     about = about_this_run(jax.local_devices())
     size = QUICK if options.quick else STANDARD

@@ -91,6 +91,7 @@ def test_unknown_peer():
         modes.main(["--peers", "nothing", "--n", "2"])
 
 
+@pytest.mark.slow
 def test_routes_of_deep_linear_training_agree(tmp_path):
     results = tmp_path / "RESULTS.md"
     options = ["--quick", "--repeats", "1", "--json", str(tmp_path / "out.json"), "--results", str(results)]
@@ -112,6 +113,7 @@ def test_gap_that_the_samples_explain(draws, found, agrees):
     assert deep_linear._agrees(draws, found, scatter=0.1) is agrees
 
 
+@pytest.mark.slow
 def test_routes_of_siamese_networks_agree(tmp_path):
     results = tmp_path / "RESULTS.md"
     options = ["--quick", "--repeats", "1", "--json", str(tmp_path / "out.json"), "--results", str(results)]
@@ -144,6 +146,7 @@ def test_targets_of_siamese_networks():
     assert wrong[0].endswith("MISSED")
 
 
+@pytest.mark.slow
 def test_routes_of_stepwise_learning_agree(tmp_path):
     results = tmp_path / "RESULTS.md"
     options = ["--quick", "--repeats", "1", "--steps", "40", "--fast-steps", "60"]

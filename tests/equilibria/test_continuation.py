@@ -158,6 +158,7 @@ def test_branch_of_the_whole_flow_of_one_input(target):
     assert "unstable" in str(found)
 
 
+@pytest.mark.slow
 def test_branches_of_every_rank_and_parameter():
     """Roots along a branch are those found from scratch; the learning-rate ratio moves the stability alone."""
     data = np.array([[1.2, 0.35], [0.35, 0.8]]), np.array([[0.95, 0.3], [-0.2, 0.7]])

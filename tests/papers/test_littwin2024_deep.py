@@ -108,6 +108,7 @@ def test_training_checks_can_fail(fig5):
     assert not training._all_ran(fig5.assign(status=fig5.status + 1)).holds
 
 
+@pytest.mark.slow
 def test_runs_past_the_stability_edge_are_flagged():
     lam = rho = np.linspace(0.5, 1, 6)[None]
     found = training._train_panels(lam, rho, iterations=200, learning_rate=30.0, gain=1.0, key=0)
@@ -173,6 +174,7 @@ def test_turned_moments():
     np.testing.assert_allclose(expm(0.3 * skew)[0], [np.cos(0.3), np.sin(0.3)], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_lane_of_the_phase_diagram_is_scipys():
     """Matrix flow of JEPA on turned moments from a mixed start, by another code: share learned and error of the times."""
     from jepa_dyn.flows import layer_mask

@@ -16,17 +16,17 @@ from jepa_dyn.papers import tian2021_checks as claims
 
 
 @pytest.fixture(scope="module")
-def stationary():
+def stationary_points():
     return tian2021.stationary_points(seeds=6)
 
 
 @pytest.fixture(scope="module")
-def ranks():
+def rank_at_end():
     return tian2021.rank_at_end(count=8, horizon=1000.0)
 
 
 @pytest.fixture(scope="module")
-def arms():
+def ablations():
     return tian2021.ablations(count=8, horizon=400.0)
 
 
@@ -37,7 +37,7 @@ def figures_close():
 
 
 @pytest.mark.parametrize(
-    ("name", "num_checks", "num_failing"), [("stationary", 10, 5), ("ranks", 8, 5), ("arms", 6, 2)]
+    ("name", "num_checks", "num_failing"), [("stationary_points", 10, 5), ("rank_at_end", 8, 5), ("ablations", 6, 2)]
 )
 def test_every_claim_comes_out_as_expected(name, num_checks, num_failing, request):
     found = checks(request.getfixturevalue(name))
@@ -67,7 +67,7 @@ def test_balanced_starts_are_balanced():
     np.testing.assert_allclose(p, np.real(np.asarray(sqrtm(w @ w.T))), atol=1e-10)
 
 
-def test_distances_are_those_from_a_root_by_scipy(stationary):
+def test_distances_are_those_from_a_root_by_scipy(stationary_points):
     """The root of S^2 = T^T S T by fsolve, from T^T T, for the first data sets of the last kind."""
     rng = np.random.default_rng(0)
     drawn = [tian2021.draw_views(kind, rng) for kind in tian2021.KINDS for _ in range(6)]
@@ -82,7 +82,7 @@ def test_distances_are_those_from_a_root_by_scipy(stationary):
         s = np.reshape(np.asarray(fsolve(gap, (t.T @ t).ravel(), xtol=1e-13)), (3, 3))
         assert np.linalg.eigvalsh((s + s.T) / 2)[0] > 0
         printed = c.T @ np.linalg.inv(a) @ c @ np.linalg.inv(a)
-        one = stationary.distance.sel(kind="generic").isel(seed=seed)
+        one = stationary_points.distance.sel(kind="generic").isel(seed=seed)
         for formula, x in (("T^T T", t.T @ t), ("printed", printed)):
             far = np.linalg.norm(x - s) / np.linalg.norm(s)
             assert float(one.sel(formula=formula)) == pytest.approx(far, rel=1e-6)
@@ -98,7 +98,7 @@ def _speed(z, a, c, decay=0.0, joint=False):
     return np.stack([dw, -left @ w.T - decay * p]).ravel()
 
 
-def test_ends_are_those_of_scipy(ranks):
+def test_ends_are_those_of_scipy(rank_at_end):
     """First run of two kinds of starts, symmetric C: eigenvalues of W^T W at t = 1000 by LSODA."""
     rng = np.random.default_rng(0)
     drawn = {}
@@ -117,17 +117,17 @@ def test_ends_are_those_of_scipy(ranks):
                 atol=1e-13,
             )
             w = run.y[:9, -1].reshape(3, 3)
-            found = ranks.eigenvalue.sel(start=start, data="C symmetric", decay=decay).isel(run=0).values
+            found = rank_at_end.eigenvalue.sel(start=start, data="C symmetric", decay=decay).isel(run=0).values
             np.testing.assert_allclose(found, np.linalg.svd(w, compute_uv=False) ** 2, rtol=1e-4, atol=1e-9)
 
 
-def test_ablated_runs_are_those_of_scipy(arms):
+def test_ablated_runs_are_those_of_scipy(ablations):
     """Run 0, noisy views, weight decay: without predictor a matrix exponential, without stop gradient by DOP853."""
     rng = np.random.default_rng(0)
     (a, c), *_ = [tian2021.draw_views("C symmetric", rng) for _ in range(8)]
     w, p = tian2021.draw_start("Gaussian", rng)
-    one = arms.square.sel(views="noisy", decay="weight decay").isel(run=0)
-    ts = arms.time.values[[0, 30, 50, 60]]
+    one = ablations.square.sel(views="noisy", decay="weight decay").isel(run=0)
+    ts = ablations.time.values[[0, 30, 50, 60]]
     linear = [np.sum((w @ expm(-(a - c.T + 0.01 * np.eye(3)) * t)) ** 2) for t in ts]
     np.testing.assert_allclose(one.sel(arm="no predictor", time=ts).values, linear, rtol=1e-5, atol=1e-14)
     z0 = np.ravel([w, p])
@@ -136,25 +136,27 @@ def test_ablated_runs_are_those_of_scipy(arms):
     np.testing.assert_allclose(found, (run.y[:9] ** 2).sum(0), rtol=1e-4, atol=1e-13)
 
 
-def test_nothing_moves_without_predictor_on_identical_views(arms):
-    one = arms.square.sel(arm="no predictor", views="identical", decay="no weight decay")
+def test_nothing_moves_without_predictor_on_identical_views(ablations):
+    one = ablations.square.sel(arm="no predictor", views="identical", decay="no weight decay")
     np.testing.assert_allclose(one.values, np.broadcast_to(one.values[:, :1], one.shape), rtol=1e-10)
 
 
-def test_checks_can_fail(stationary, ranks, arms):
-    moved = stationary.assign(speed=stationary.speed + 1, residual=stationary.residual + 1)
+def test_checks_can_fail(stationary_points, rank_at_end, ablations):
+    moved = stationary_points.assign(speed=stationary_points.speed + 1, residual=stationary_points.residual + 1)
     assert sum(not c.as_expected for c in claims.stationary_checks(moved)) >= 4
-    full = ranks.assign({"rank": ranks["rank"] * 0 + 3, "smallest_w": ranks.smallest_w + 1, "gap": ranks.gap * 0})
+    full = rank_at_end.assign(
+        {"rank": rank_at_end["rank"] * 0 + 3, "smallest_w": rank_at_end.smallest_w + 1, "gap": rank_at_end.gap * 0}
+    )
     assert sum(not c.as_expected for c in claims.rank_checks(full)) >= 4
-    kept = arms.assign(square=arms.square + 1)
+    kept = ablations.assign(square=ablations.square + 1)
     assert sum(not c.as_expected for c in claims.ablation_checks(kept)) >= 3
 
 
-def test_drawings_hold_every_panel(stationary, ranks, arms):
+def test_drawings_hold_every_panel(stationary_points, rank_at_end, ablations):
     for dataset, plot, panels in (
-        (stationary, tian2021.plot_stationary_points, 2),
-        (ranks, tian2021.plot_rank_at_end, 3),
-        (arms, tian2021.plot_ablations, 4),
+        (stationary_points, tian2021.plot_stationary_points, 2),
+        (rank_at_end, tian2021.plot_rank_at_end, 3),
+        (ablations, tian2021.plot_ablations, 4),
     ):
         assert len([ax for ax in plot(dataset).axes if ax.get_title(loc="left") and ax.has_data()]) == panels
 

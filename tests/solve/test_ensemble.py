@@ -107,6 +107,7 @@ np.save(sys.argv[2], np.asarray(both.ys))
 """
 
 
+@pytest.mark.slow
 def test_threads_and_devices_give_the_same_bits(tmp_path):
     out = tmp_path / "ys.npy"
     here = __file__.rpartition("/")[0]
