@@ -3,7 +3,8 @@
     C = (Z^T Z' + Z'^T Z) / (2n),    L = sum_i (C_ii - 1)^2 + weight sum_{i != j} C_ij^2
 
 Z, Z' (n, d): embeddings of the two views of n pairs. No mean is subtracted and nothing is divided by a standard deviation, unlike
-in the original (Zbontar 2021). Of a linear encoder these are `flows.embedding_cross_correlation` and `flows.barlow_twins_loss`.
+in the original (Zbontar 2021), which is `barlow_twins_standardised`. Of a linear encoder these are
+`flows.embedding_cross_correlation` and `flows.barlow_twins_loss`.
 
 Source: Simon 2023, (1), (2).
 """
@@ -18,6 +19,13 @@ def cross_correlation(first: Float[Array, "n d"], second: Float[Array, "n d"]) -
     return (c + c.T) / (2 * first.shape[0])
 
 
+def distance_from_identity(c: Float[Array, "d d"], off_diagonal_weight: ArrayLike) -> Float[Array, ""]:
+    """sum_i (C_ii - 1)^2 + weight sum_{i != j} C_ij^2."""
+    on_diagonal = jnp.diagonal(c)
+    off_diagonal = c - jnp.diag(on_diagonal)
+    return jnp.sum((on_diagonal - 1) ** 2) + off_diagonal_weight * jnp.sum(off_diagonal**2)
+
+
 def barlow_twins_loss(
     first: Float[Array, "n d"], second: Float[Array, "n d"], off_diagonal_weight: ArrayLike = 1.0
 ) -> Float[Array, ""]:
@@ -29,7 +37,4 @@ def barlow_twins_loss(
 
     Source: Simon 2023, (1); Zbontar 2021 for the weight.
     """
-    c = cross_correlation(first, second)
-    on_diagonal = jnp.diagonal(c)
-    off_diagonal = c - jnp.diag(on_diagonal)
-    return jnp.sum((on_diagonal - 1) ** 2) + off_diagonal_weight * jnp.sum(off_diagonal**2)
+    return distance_from_identity(cross_correlation(first, second), off_diagonal_weight)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jepa_dyn._checks import require_choice
+from jepa_dyn.losses._rows import unit
 
 DISTANCES = ("euclidean", "cosine")
 ISO_FORMS = ("none", "straight_through", "printed", "linear")
@@ -70,21 +71,11 @@ TABLE_1: dict[str, RepresentationLoss] = {
 }
 
 
-def _unit(v: Array) -> tuple[Array, Array]:
-    """(v / |v|, 1 / |v|) along the last axis, both 0 where v is 0; no square leaves the range of floating-point numbers."""
-    size = jnp.max(jnp.abs(jax.lax.stop_gradient(v)), axis=-1, keepdims=True)
-    absent = size == 0
-    size = jnp.where(absent, 1.0, size)
-    scaled = jnp.where(absent, 0.0, v) / size  # and so without a derivative
-    length = jnp.sqrt(jnp.where(absent, 1.0, jnp.sum(scaled**2, axis=-1, keepdims=True)))
-    return scaled / length, jnp.where(absent, 0.0, 1 / length / size)
-
-
 def distance(kind: str, p: Float[Array, "*batch M"], q: Float[Array, "*batch M"]) -> Float[Array, "*batch"]:
     """|p - q|^2 / 2 or -p.q / (|p| |q|), row by row. Source: Halvagal 2023, section 2.1."""
     if kind == "euclidean":
         return jnp.sum((p - q) ** 2, axis=-1) / 2
-    return -jnp.sum(_unit(p)[0] * _unit(q)[0], axis=-1)
+    return -jnp.sum(unit(p)[0] * unit(q)[0], axis=-1)
 
 
 def distance_gradients(
@@ -96,7 +87,7 @@ def distance_gradients(
     """
     if kind == "euclidean":
         return p - q, q - p
-    (p_unit, p_inverse), (q_unit, q_inverse) = _unit(p), _unit(q)
+    (p_unit, p_inverse), (q_unit, q_inverse) = unit(p), unit(q)
     cosine = jnp.sum(p_unit * q_unit, axis=-1, keepdims=True)
     return -(q_unit - cosine * p_unit) * p_inverse, -(p_unit - cosine * q_unit) * q_inverse
 
@@ -149,7 +140,7 @@ def representation_loss(
 def _printed_iso_cosine(z: Array, p: Array, second: Array) -> Array:
     """(17), row by row; |W_P^(1/2) z|^2 = z.p needs no root."""
     held = jax.lax.stop_gradient
-    (p_unit, p_inverse), (goal, _) = _unit(p), _unit(second)
+    (p_unit, p_inverse), (goal, _) = unit(p), unit(second)
     pull = held(goal * p_inverse)
     weight = held(jnp.sum(p_unit * goal, axis=-1) * p_inverse[..., 0] ** 2)
     return -jnp.sum(z * pull, axis=-1) + weight * jnp.sum(z * p, axis=-1) / 2
