@@ -27,6 +27,16 @@ from jepa_dyn.flows.deep_linear import (
     target_matrix,
     with_target,
 )
+from jepa_dyn.flows.info_nce import (
+    GaussianInfoNceArguments,
+    InfoNceArguments,
+    gaussian_info_nce,
+    gaussian_info_nce_arguments,
+    gaussian_info_nce_objective,
+    info_nce,
+    info_nce_arguments,
+    info_nce_generator,
+)
 from jepa_dyn.flows.initialisations import (
     aligned_initialisation,
     balanced_initialisation,
@@ -35,6 +45,7 @@ from jepa_dyn.flows.initialisations import (
     orthogonal_initialisation,
     small_gaussian_initialisation,
 )
+from jepa_dyn.flows.invariance import InvarianceArguments, invariance, invariance_arguments, invariance_objective
 from jepa_dyn.flows.layer_modes import LayerParameters, jepa_layer, layer_parameters, mae_layer
 from jepa_dyn.flows.log_modes import jepa_log, jepa_logit, mae_log, mae_logit
 from jepa_dyn.flows.modes import jepa, jepa_order, mae, mae_order
@@ -87,6 +98,9 @@ __all__ = [
     "BarlowTwinsState",
     "DeepLinearArguments",
     "DeepLinearState",
+    "GaussianInfoNceArguments",
+    "InfoNceArguments",
+    "InvarianceArguments",
     "LayerParameters",
     "RepresentationArguments",
     "RepresentationModeArguments",
@@ -118,8 +132,17 @@ __all__ = [
     "embedding_cross_correlation",
     "encoder_matrix",
     "feature_cross_correlation",
+    "gaussian_info_nce",
+    "gaussian_info_nce_arguments",
+    "gaussian_info_nce_objective",
     "gaussian_initialisation",
     "haar_orthogonal",
+    "info_nce",
+    "info_nce_arguments",
+    "info_nce_generator",
+    "invariance",
+    "invariance_arguments",
+    "invariance_objective",
     "jepa",
     "jepa_layer",
     "jepa_log",

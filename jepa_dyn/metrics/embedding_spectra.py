@@ -1,4 +1,4 @@
-"""Eigenvalues of embeddings of view pairs, largest first: of their cross-correlation and of their covariance.
+"""Eigenvalues of embeddings of view pairs, largest first: of their cross-correlation, covariance; singular values.
 
 Source: Simon 2023, appendix D.4.
 """
@@ -16,9 +16,11 @@ def cross_correlation_eigenvalues(first: Float[Array, "n d"], second: Float[Arra
 
 def covariance_eigenvalues(embeddings: Float[Array, "N d"]) -> Float[Array, " d"]:
     """Eigenvalues of E[(f - mean)(f - mean)^T], divided by N: of embeddings, or of hidden representations, of N samples."""
-    centred = embeddings - jnp.mean(embeddings, axis=0)
-    sizes = jnp.linalg.svd(
-        centred, compute_uv=False
-    )  # of the embeddings themselves, so that small eigenvalues keep their digits
-    squares = sizes**2 / embeddings.shape[0]
-    return jnp.zeros(embeddings.shape[1], squares.dtype).at[: squares.shape[0]].set(squares)
+    # singular values of the embeddings themselves, so that small eigenvalues keep their digits
+    return embedding_singular_values(embeddings - jnp.mean(embeddings, axis=0)) ** 2 / embeddings.shape[0]
+
+
+def embedding_singular_values(embeddings: Float[Array, "N d"]) -> Float[Array, " d"]:
+    """Singular values of the matrix of embeddings, not centred; min(N, d) of them and then zeros."""
+    sizes = jnp.linalg.svd(embeddings, compute_uv=False)
+    return jnp.zeros(embeddings.shape[1], sizes.dtype).at[: sizes.shape[0]].set(sizes)

@@ -40,18 +40,19 @@ def integrability_defect(field: Callable[[Any], Any], point: Any) -> Float[Array
     return jacobian - jacobian.T
 
 
-def stop_gradient_field(
+def siamese_objective_of_networks(
     encode: Callable[[Any, Array], Array],
     predict: Callable[[Any, Array], Array],
     x: Float[Array, "samples m"],
     y: Float[Array, "samples m"],
     weight_decay: float = 0.0,
-) -> Callable[[tuple[Any, Any]], tuple[Any, Any]]:
-    """The field (theta, psi) -> mean over the pairs of (grad_theta F, grad_psi F) at xi = theta, for any networks.
+) -> Callable[[tuple[Any, Any], Any], Array]:
+    """((theta, psi), xi) -> F, the mean over the pairs, for any networks; E(theta, psi) is F at xi = theta.
 
-    F = |predict(psi, encode(theta, x)) - encode(xi, y)|^2 / 2 + weight_decay (|theta|^2 + |psi|^2) / 2.
+    F = |predict(psi, encode(theta, x)) - encode(xi, y)|^2 / 2 + weight_decay (|theta|^2 + |psi|^2) / 2. Along a stop-gradient
+    run E and F have one value at each step, F at the target of the step before another; with an EMA target they differ.
 
-    Source: Ponce 2025, (2), (3), (13), (14).
+    Source: Ponce 2025, (1), (2), (13), figure 4.
     """
 
     def objective(parameters: tuple[Any, Any], target: Any) -> Array:
@@ -61,6 +62,23 @@ def stop_gradient_field(
         size = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(parameters))
         return jnp.mean(jnp.sum((predictions - goals) ** 2, axis=-1)) / 2 + weight_decay * size / 2
 
+    return objective
+
+
+def stop_gradient_field(
+    encode: Callable[[Any, Array], Array],
+    predict: Callable[[Any, Array], Array],
+    x: Float[Array, "samples m"],
+    y: Float[Array, "samples m"],
+    weight_decay: float = 0.0,
+) -> Callable[[tuple[Any, Any]], tuple[Any, Any]]:
+    """The field (theta, psi) -> mean over the pairs of (grad_theta F, grad_psi F) at xi = theta, for any networks.
+
+    F is `siamese_objective_of_networks`.
+
+    Source: Ponce 2025, (2), (3), (13), (14).
+    """
+    objective = siamese_objective_of_networks(encode, predict, x, y, weight_decay)
     return lambda parameters: jax.grad(objective)(parameters, parameters[0])
 
 

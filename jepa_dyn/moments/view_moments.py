@@ -40,6 +40,11 @@ class ViewMoments(eqx.Module):
         """The moments of the stacked vector (x, y): [[xx, yx^T], [yx, yy]], shape (d + d_y, d + d_y)."""
         return jnp.block([[self.xx, self.yx.T], [self.yx, self.yy]])
 
+    @property
+    def difference(self) -> Array:
+        """E[(x - y)(x - y)^T] = xx + yy - yx - yx^T of views of equal size: what the augmentation does, (d, d)."""
+        return self.xx + self.yy - self.yx - self.yx.T
+
     def swapped(self) -> "ViewMoments":
         """The moments of (y, x): the views exchange their roles."""
         return ViewMoments(xx=self.yy, yx=self.yx.T, yy=self.xx)

@@ -1,7 +1,7 @@
 """Closed forms that mirror the flows.
 
 Submodules: `modes`, `expansions`, `normal_form`, `time_integral`, `branches`; `barlow_twins`, `barlow_twins_alignment`,
-`barlow_twins_off_diagonal`, `barlow_twins_optima`, `barlow_twins_variants`; `direct_pred`.
+`barlow_twins_off_diagonal`, `barlow_twins_optima`, `barlow_twins_variants`; `direct_pred`; `info_nce`, `linear_collapse`.
 """
 
 from jepa_dyn.theory.modes import (
