@@ -1,4 +1,4 @@
-"""What one measures on encoders and on saved series: balance, projections, order and steps of learning, rank, alignment, collapse."""
+"""What one measures on encoders and saved series: balance, projections, order and steps of learning, rank, alignment, collapse."""
 
 from jepa_dyn.metrics.alignment import chance_alignment, subspace_alignment
 from jepa_dyn.metrics.balance import imbalance, imbalance_norm

@@ -3,8 +3,8 @@
     RankMe   exp(-sum_k p_k log p_k),   p_k = sigma_k / sum_j sigma_j + eps        sigma: singular values of Z, not centred
     LiDAR    the same of p_k = l_k / sum_j l_j + eps                               l: eigenvalues of S_w^-1/2 S_b S_w^-1/2
 
-S_b is the covariance of the objects' means over their views, S_w the mean covariance of the views around them plus delta. Covariances
-divide by the number of objects and of views. As printed the p do not add up to 1; with eps = 0 RankMe is
+S_b is the covariance of the objects' means over their views, S_w the mean covariance of the views around them plus delta.
+Covariances divide by the number of objects and of views. As printed the p do not add up to 1; with eps = 0 RankMe is
 `effective_rank_of_singular_values`.
 
 Source: Garrido 2023 (RankMe), Thilak 2024 (LiDAR).

@@ -4,12 +4,12 @@
     small start                     W(t) = W(0) e^(M_0 t),   M_0 = (2 / tau) Gamma_c, the centred cross-covariance, symmetrised
     Gaussian views, commuting       ds/dt = (2 gamma / tau) s - (2 rho rho' / tau^2) s^3      the MAE mode of depth 1, order n = 0
 
-u_k, v_k are the singular vectors of W, s its singular value of a mode with covariance gamma and variances rho, rho' in the views. So
-a mode is learned at its own rate 2 gamma / tau and ends at s^2 = tau gamma / (rho rho'); one with gamma <= 0 dies. No mode is the
-poorer for another's growth: the note's "rich get richer" is not in the flow.
+u_k, v_k are the singular vectors of W, s its singular value of a mode with covariance gamma and variances rho, rho' in the views.
+So a Gaussian mode is learned at its own rate 2 gamma / tau and ends at s^2 = tau gamma / (rho rho'); one with gamma <= 0 dies. None
+is the poorer for another's growth: in this limit the rich do not get richer, as the note has it.
 
-Source: note on collapse, section 3.2, corrected. It prints d lambda_k/dt = lambda_k (softmax(lambda / tau)_k / tau - N E|z - z'|^2 /
-tau), which no data obey.
+Source: note on collapse, section 3.2, corrected. It prints d lambda_k/dt =
+lambda_k (softmax(lambda / tau)_k / tau - (N / tau) E[alignment]).
 """
 
 import jax
@@ -47,7 +47,7 @@ def small_start_generator(
 ) -> Float[Array, "m m"]:
     """M_0 = (2 / tau) Gamma_c: at W = 0 all candidates are equal, and what is left of M is the centred cross-covariance.
 
-    Gamma_c = (C + C^T) / 2 with C = E[(x - mean)(x' - mean')^T], divided by N. The largest eigenvalue is the rate at which W leaves 0.
+    Gamma_c = (C + C^T) / 2 with C = E[(x - mean)(x' - mean')^T], divided by N. The largest eigenvalue is W's rate of escape.
 
     Raises:
         ValueError: a temperature that is not > 0.
