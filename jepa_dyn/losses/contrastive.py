@@ -22,8 +22,8 @@ from jepa_dyn.losses._rows import require_pairs, similarities
 def pick_positive(
     scores: Float[Array, "n k"], positive: Float[Array, " n"], temperature: ArrayLike
 ) -> Float[Array, ""]:
-    """Mean of log sum_j exp(s_ij / tau) - s_i+ / tau, where the candidates j include the partner; -inf is no candidate."""
-    return jnp.mean(jax.nn.logsumexp(scores / temperature, axis=1) - positive / temperature)
+    """Mean of log sum_j exp((s_ij - s_i+) / tau), where the candidates j include the partner; -inf is no candidate."""
+    return jnp.mean(jax.nn.logsumexp((scores - positive[:, None]) / temperature, axis=1))
 
 
 def info_nce_loss(

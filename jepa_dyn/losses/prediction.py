@@ -75,8 +75,8 @@ def symmetrised(
 
 
 def jepa_loss(
-    predictions: Sequence[Float[Array, "..."]],
-    targets: Sequence[Float[Array, "..."]],
+    predictions: Sequence[Float[Array, "..."]] | Float[Array, "..."],
+    targets: Sequence[Float[Array, "..."]] | Float[Array, "..."],
     *,
     weights: ArrayLike | None = None,
     stop_gradient: bool = True,
@@ -86,7 +86,7 @@ def jepa_loss(
     0 at complete collapse, predictors included, with gradient 0.
 
     Args:
-        predictions, targets: K arrays (..., dim_k) each; scales may differ in shape (number of tokens, dim), pairs may not.
+        predictions, targets: K arrays (..., dim_k) each, or one (K, ..., dim); scales may differ in shape (number of tokens, dim).
         weights: w_k >= 0, (K,); 1 by default. 1 / K is the mean over the blocks.
         stop_gradient: hold the targets fixed.
 
