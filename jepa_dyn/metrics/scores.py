@@ -84,6 +84,8 @@ def _discriminant_eigenvalues(z: Array, delta: Array) -> Array:
     means = jnp.mean(z, axis=1)
     around = (z - means[:, None]).reshape(-1, z.shape[2])
     within = around.T @ around / around.shape[0] + delta * jnp.eye(z.shape[2], dtype=z.dtype)
-    between = (means - jnp.mean(means, axis=0)).T / jnp.sqrt(means.shape[0])
+    apart = means - jnp.mean(means, axis=0)
+    rounding = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z))  # of a mean: equal means must not count as a dimension
+    between = jnp.where(jnp.abs(apart) <= rounding, 0.0, apart).T / jnp.sqrt(means.shape[0])
     whitened = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(within), between, lower=True)
     return embedding_singular_values(whitened.T) ** 2
