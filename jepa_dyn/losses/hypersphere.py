@@ -58,7 +58,7 @@ def uniformity_loss(embeddings: Float[Array, "n d"], *, sharpness: ArrayLike = 2
     require_positive("sharpness", sharpness)
     rows = unit(embeddings)[0]
     n = rows.shape[0]
-    exponents = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -sharpness * squared_distances(rows, rows))
+    exponents = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -jnp.asarray(sharpness) * squared_distances(rows, rows))
     return jax.nn.logsumexp(exponents) - np.log(n * (n - 1))
 
 
@@ -80,7 +80,8 @@ def alignment_uniformity_loss(
     require_nonnegative("alignment_weight", alignment_weight)
     require_nonnegative("uniformity_weight", uniformity_weight)
     spread = uniformity_loss(first, sharpness=sharpness) + uniformity_loss(second, sharpness=sharpness)
-    return alignment_weight * alignment_loss(first, second, power=power) + uniformity_weight * spread / 2
+    close = alignment_loss(first, second, power=power)
+    return jnp.asarray(alignment_weight) * close + jnp.asarray(uniformity_weight) * spread / 2
 
 
 def contrastive_limit_loss(

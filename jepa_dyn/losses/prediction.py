@@ -71,7 +71,9 @@ def symmetrised(
         loss: `byol_loss`, `simsiam_loss` or another loss(prediction, target, **options).
         weight: 1 in BYOL, 1/2 in SimSiam (`LOSSES[name].direction_weight`).
     """
-    return weight * (loss(predictions[0], targets[1], **options) + loss(predictions[1], targets[0], **options))
+    return jnp.asarray(weight) * (
+        loss(predictions[0], targets[1], **options) + loss(predictions[1], targets[0], **options)
+    )
 
 
 def jepa_loss(

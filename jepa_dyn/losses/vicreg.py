@@ -53,7 +53,7 @@ def vicreg_loss(
     if branches not in (1, 2):
         raise ValueError(f"Argument `branches` must be 1 or 2, but is {branches!r}.")
     n, d = first.shape
-    loss = invariance_weight * invariance_loss(first, second)
+    loss = jnp.asarray(invariance_weight * invariance_loss(first, second))
     for z in (first, second)[:branches]:
         centred = z - jnp.mean(z, axis=0)
         covariance = centred.T @ centred / (n - 1)

@@ -8,7 +8,7 @@ import importlib
 
 from jepa_dyn.papers._figure import Check, Item, checks
 
-MODULES = ("halvagal2023", "littwin2024", "ponce2025", "simon2023", "tian2021")
+MODULES = ("halvagal2023", "littwin2024", "note_collapse", "ponce2025", "simon2023", "tian2021")
 
 
 def available() -> dict[str, Item]:

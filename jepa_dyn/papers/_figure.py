@@ -18,6 +18,7 @@ from jepa_dyn._checks import require_count
 PAPERS = {
     "halvagal2023": "Halvagal et al. 2023",
     "littwin2024": "Littwin et al. 2024",
+    "note_collapse": "The Mathematics of Latent Prediction & Collapse in SSL, a note",
     "ponce2025": "Ponce et al. 2025",
     "simon2023": "Simon et al. 2023",
     "tian2021": "Tian et al. 2021, as summarised in the note on collapse",

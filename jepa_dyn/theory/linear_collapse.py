@@ -13,6 +13,7 @@ Source: note on collapse, sections 3.1 and 3.3, corrected; Ponce 2025, lemma 4.3
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn._checks import require, require_finite, require_nonnegative
@@ -22,7 +23,7 @@ from jepa_dyn.parameters import ModeParameters, mode_parameters
 
 
 def _require_times(t: ArrayLike) -> None:
-    require("t", t, "be finite and >= 0", lambda a: jnp.isfinite(a) & (a >= 0))
+    require("t", t, "be finite and >= 0", lambda a: np.isfinite(a) & (a >= 0))
 
 
 def invariance_encoder(
