@@ -27,7 +27,7 @@ SEEN = 1e-6  # the smallest singular value that counts for the late rate; the so
 
 @in_float64
 def collapse_zoo(*, count: int = 16, horizon: float = 200.0, full: bool = False, key: int = 0) -> "xarray.Dataset":
-    """What collapses, how, at what rate: linear encoders W (4 x 4) under each mechanism of the note, theory beside simulation.
+    """What collapses, how, at what rate: linear encoders W (3 x 3) under each mechanism of the note, theory beside simulation.
 
     Every row runs from an aligned start, whose modes theory follows one by one, from a tiny one, which shows the rate at W = 0, and
     from Gaussian starts of the same size (predictors too), which need not end like the aligned one.
@@ -68,8 +68,12 @@ def collapse_zoo(*, count: int = 16, horizon: float = 200.0, full: bool = False,
     none = np.full((len(ts), SIZE), np.nan)
     lane = ("row", "mode")
     variables = {
-        "size": (("row", "time", "mode"), aligned, "singular value s of the aligned start"),
-        "size_theory": (("row", "time", "mode"), np.stack([none if r.path is None else r.path(ts) for r in rows]), ""),
+        "singular_value": (("row", "time", "mode"), aligned, "singular value s of the aligned start"),
+        "singular_value_theory": (
+            ("row", "time", "mode"),
+            np.stack([none if r.path is None else r.path(ts) for r in rows]),
+            "",
+        ),
         "end": (lane, aligned[:, -1] ** 2, "s² at the end"),
         "end_theory": (lane, np.stack([row.ends for row in rows]), ""),
         "rate": (lane, np.log(tiny[:, 1] / tiny[:, 0]) / EARLY, "d log s / dt at W = 0"),
@@ -99,7 +103,7 @@ def collapse_zoo(*, count: int = 16, horizon: float = 200.0, full: bool = False,
 
 
 def _run(row: System, left: np.ndarray, starts: np.ndarray, ts: np.ndarray) -> np.ndarray:
-    """W (lanes, times, 4, 4): the aligned, the tiny and the Gaussian starts."""
+    """W (lanes, times, 3, 3): the aligned, the tiny and the Gaussian starts."""
     sizes = np.stack([row.start, np.full(SIZE, TINY)])
     encoders = np.concatenate([(left * sizes[:, None]) @ row.basis.T, row.start[0] * starts[0]])
     predictors = np.concatenate([(left * sizes[:, None]) @ left.T, row.start[0] * starts[1]])

@@ -20,7 +20,8 @@ def _gap(found: "xarray.DataArray", theory: "xarray.DataArray") -> float:
 def _kinds(dataset: "xarray.Dataset") -> str:
     """'invariance alone: complete' of the rows given."""
     return "; ".join(
-        f"{row.name.item()} ({row.views.item()}): {Collapse(int(row.code)).name}" for _, row in dataset.groupby("row")
+        f"{name} ({views}): {Collapse(int(code)).name}"
+        for name, views, code in zip(dataset.name.values, dataset.views.values, dataset.code.values, strict=True)
     )
 
 
@@ -51,8 +52,8 @@ def zoo_checks(dataset: "xarray.Dataset") -> list[Check]:
     return [
         Check(
             "W(t) = W(0) exp(-2 η S t) under invariance alone", "3.1", "W(t) = W(0)e^(-2ηSt)",
-            f"largest error {_gap(alone.size, alone.size_theory):.0e}; {_kinds(alone)}", True,
-            _gap(alone.size, alone.size_theory) < 1e-8 and kind(alone, Collapse.complete),
+            f"largest error {_gap(alone.singular_value, alone.singular_value_theory):.0e}; {_kinds(alone)}", True,
+            _gap(alone.singular_value, alone.singular_value_theory) < 1e-8 and kind(alone, Collapse.complete),
         ),
         Check(
             "Every singular value of W decays to zero", "3.1", "every singular value of W decays exponentially to zero",
@@ -66,8 +67,8 @@ def zoo_checks(dataset: "xarray.Dataset") -> list[Check]:
         ),
         Check(
             "Without predictor W collapses, at the rates of A - Cᵀ", "3.3, condition 1", "without P collapse is a fixed point",
-            f"W(t) to {_gap(no_predictor.size, no_predictor.size_theory):.0e}; {_kinds(no_predictor)}", True,
-            _gap(no_predictor.size, no_predictor.size_theory) < 1e-8 and kind(no_predictor, Collapse.complete),
+            f"W(t) to {_gap(no_predictor.singular_value, no_predictor.singular_value_theory):.0e}; {_kinds(no_predictor)}", True,
+            _gap(no_predictor.singular_value, no_predictor.singular_value_theory) < 1e-8 and kind(no_predictor, Collapse.complete),
         ),
         Check(
             "Without stop gradient W collapses, at the rate σ at least", "3.3, condition 2", "(corrected) σ of Y - CᵀA⁻¹C",
@@ -104,8 +105,8 @@ def zoo_checks(dataset: "xarray.Dataset") -> list[Check]:
         ),
         Check(
             "InfoNCE, Gaussian limit: each mode grows at 2γ/τ and ends at s² = τγ/ρ²", "3.2", "(corrected)",
-            f"s(t) to {_gap(negatives.size, negatives.size_theory):.0e}", True,
-            _gap(negatives.size, negatives.size_theory) < 1e-7 and kind(negatives, Collapse.none),
+            f"s(t) to {_gap(negatives.singular_value, negatives.singular_value_theory):.0e}", True,
+            _gap(negatives.singular_value, negatives.singular_value_theory) < 1e-7 and kind(negatives, Collapse.none),
         ),
         Check(
             "InfoNCE, batch: W leaves 0 at the eigenvalues of (2/τ) times the centred cross-covariance", "3.2", "(corrected)",
@@ -121,8 +122,8 @@ def zoo_checks(dataset: "xarray.Dataset") -> list[Check]:
         ),
         Check(
             "Barlow Twins learns every direction of positive covariance", "4.3", "redundancy reduction",
-            f"s(t) to {_gap(barlow.size, barlow.size_theory):.0e}; {_kinds(barlow)}", True,
-            _gap(barlow.size, barlow.size_theory) < 1e-7 and kind(barlow, Collapse.none),
+            f"s(t) to {_gap(barlow.singular_value, barlow.singular_value_theory):.0e}; {_kinds(barlow)}", True,
+            _gap(barlow.singular_value, barlow.singular_value_theory) < 1e-7 and kind(barlow, Collapse.none),
         ),
         Check(
             "VICReg's variance hinge prevents dimensional collapse", "4.2", "this directly prevents dimensional collapse",

@@ -15,7 +15,7 @@ FLOOR = 1e-6
 
 
 def plot_collapse_zoo(dataset: "xarray.Dataset") -> Any:
-    """One panel per row: singular values over time, theory dashed; what became of the Gaussian starts as a bar. Returns the figure."""
+    """One panel per row: singular values over time, theory dashed; the ends of the Gaussian starts as a bar. Returns the figure."""
     from matplotlib import pyplot
 
     columns = 5
@@ -24,10 +24,10 @@ def plot_collapse_zoo(dataset: "xarray.Dataset") -> Any:
         lines, columns, figsize=(3.1 * columns, 2.9 * lines), layout="constrained", sharex=True, sharey=True
     )
     times = dataset.time.values
-    for ax, (_, row) in zip(axes.flat, dataset.groupby("row"), strict=False):
-        row = row.squeeze("row")
+    for ax, i in zip(axes.flat, dataset.row.values, strict=False):
+        row = dataset.sel(row=i)
         for mode in range(dataset.sizes["mode"]):
-            size, theory = row["size"].isel(mode=mode).values, row.size_theory.isel(mode=mode).values
+            size, theory = row.singular_value.isel(mode=mode).values, row.singular_value_theory.isel(mode=mode).values
             ax.plot(times, np.where(size > FLOOR, size, np.nan), color=CYCLE[mode], linewidth=2.4, alpha=0.55)
             ax.plot(times, np.where(theory > FLOOR, theory, np.nan), "--", color="k", linewidth=0.9)
         kind = Collapse(int(row.code)).name
@@ -47,7 +47,7 @@ def plot_collapse_zoo(dataset: "xarray.Dataset") -> Any:
         ax.set_xlabel("gradient-flow time")
         ax.tick_params(labelbottom=True)
     figure.suptitle(
-        "Linear encoders, four modes (colours, the most correlated first): simulation (wide) and closed form (dashed); "
+        "Linear encoders, three modes (colours, the most correlated first): simulation (wide) and closed form (dashed); "
         "bars: Gaussian starts by their end",
         fontsize=11,
     )
