@@ -14,6 +14,12 @@ from jepa_dyn._checks import require_positive
 from jepa_dyn.metrics import Collapse, collapse_code
 from jepa_dyn.papers import note_collapse_checks as claims
 from jepa_dyn.papers._figure import PAPERS, Item, in_float64, whole, with_checks
+from jepa_dyn.papers.note_collapse_losses import contrastive_limit, info_nce_theory, losses_at_collapse
+from jepa_dyn.papers.note_collapse_losses_plots import (
+    plot_contrastive_limit,
+    plot_info_nce_theory,
+    plot_losses_at_collapse,
+)
 from jepa_dyn.papers.note_collapse_plots import plot_collapse_zoo
 from jepa_dyn.papers.note_collapse_systems import SIZE, System, systems
 from jepa_dyn.solve import ensemble
@@ -121,10 +127,13 @@ def _late_rates(ts: np.ndarray, path: np.ndarray) -> np.ndarray:
 
 
 ITEMS = (
+    Item("collapse_zoo", "what collapses, how, at what rate: every mechanism of the note", collapse_zoo, plot_collapse_zoo),
     Item(
-        "collapse_zoo",
-        "what collapses, how, at what rate: every mechanism of the note",
-        collapse_zoo,
-        plot_collapse_zoo,
+        "losses_at_collapse", "value, gradient and stability of every loss at collapse", losses_at_collapse,
+        plot_losses_at_collapse,
     ),
-)
+    Item("contrastive_limit", "InfoNCE with many negatives: alignment and uniformity", contrastive_limit, plot_contrastive_limit),
+    Item(
+        "info_nce_theory", "InfoNCE's bound on mutual information, and its eigenvalues", info_nce_theory, plot_info_nce_theory
+    ),
+)  # fmt: skip

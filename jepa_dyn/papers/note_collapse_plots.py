@@ -30,6 +30,8 @@ def plot_collapse_zoo(dataset: "xarray.Dataset") -> Any:
             size, theory = row.singular_value.isel(mode=mode).values, row.singular_value_theory.isel(mode=mode).values
             ax.plot(times, np.where(size > FLOOR, size, np.nan), color=CYCLE[mode], linewidth=2.4, alpha=0.55)
             ax.plot(times, np.where(theory > FLOOR, theory, np.nan), "--", color="k", linewidth=0.9)
+            if np.isnan(theory).all() and row.end_theory[mode] > 0:
+                ax.plot(times[-1], np.sqrt(row.end_theory[mode]), "k<", markersize=5, clip_on=False)
         kind = Collapse(int(row.code)).name
         ax.set_title(f"{row.name.item()}\n{row.views.item()} views", fontsize=9, loc="left")
         ax.text(0.03, 0.04, _verdict(kind), transform=ax.transAxes, fontsize=9, color=KIND_COLOURS[kind], weight="bold")
@@ -47,7 +49,7 @@ def plot_collapse_zoo(dataset: "xarray.Dataset") -> Any:
         ax.set_xlabel("gradient-flow time")
         ax.tick_params(labelbottom=True)
     figure.suptitle(
-        "Linear encoders, three modes (colours, the most correlated first): simulation (wide) and closed form (dashed); "
+        "Linear encoders, three modes (colours, the most correlated first): simulation (wide), closed form (dashed) or limit (<); "
         "bars: Gaussian starts by their end",
         fontsize=11,
     )

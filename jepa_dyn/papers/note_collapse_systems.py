@@ -41,7 +41,7 @@ CORRELATIONS = {
     "one direction reversed": np.array([0.9, 0.6, -0.3]),
 }
 TEMPERATURE, BATCH, WEIGHT_DECAY, EMA_RATE = 0.5, 64, 0.05, 0.5
-LARGE, SMALL = 0.3, 0.03  # singular values of the aligned starts
+LARGE, SMALL = 0.2, 0.03  # singular values of the aligned starts
 # VICReg: lambda, mu, gamma, eps. So large a gamma that no hinge closes: there the flow would slide along a kink
 VICREG = (0.3, 1.0, 10.0, 1e-3)
 NAN = np.full(SIZE, np.nan)
