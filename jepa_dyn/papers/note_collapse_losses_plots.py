@@ -20,7 +20,12 @@ def plot_losses_at_collapse(dataset: "xarray.Dataset") -> Any:
     axes[0].barh(places, dataset.value, color=CYCLE[0])
     for place, value in zip(places, dataset.value.values, strict=True):
         axes[0].annotate(
-            f"{value:.4g}", (max(value, 0), place), (4, 0), textcoords="offset points", va="center", fontsize=8
+            f"{0 if abs(value) < 1e-15 else value:.4g}",
+            (max(value, 0), place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
         )
     axes[0].set_xscale("symlog", linthresh=1)
     axes[0].set_xlim(-2, 400)
@@ -29,16 +34,17 @@ def plot_losses_at_collapse(dataset: "xarray.Dataset") -> Any:
     axes[1].plot(np.maximum(dataset.gradient, 1e-20), places, "o", color=CYCLE[1])
     axes[1].set_xscale("log")
     axes[1].set_xlim(3e-21, 1e2)
-    axes[1].set_title("(b) largest entry of the gradient (zeros at the left)", fontsize=10, loc="left")
+    axes[1].set_title("(b) its gradient, largest entry", fontsize=10, loc="left")
     for k, move in enumerate(dataset.move.values):
         shift = 0.16 if k == 0 else -0.16
         axes[2].barh(
             places + shift, dataset.change.sel(move=move), height=0.32, color=CYCLE[2 + k], label=f"pairs move {move}"
         )
     axes[2].set_xscale("symlog", linthresh=0.1)
+    axes[2].set_xticks([-1e4, -1e2, -1, 0, 1, 1e2, 1e4])
     axes[2].axvline(0, color="k", linewidth=0.8)
     axes[2].set_title("(c) change of the loss over step²", fontsize=10, loc="left")
-    axes[2].legend(frameon=False, fontsize=9, loc="lower right")
+    figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside lower right")
     for ax in axes:
         tidy(ax)
     return figure

@@ -98,7 +98,7 @@ def _own(ys: Any) -> Any:
     return ys
 
 
-def _trained(ys: SiameseState) -> Any:
+def _trained(ys: SiameseState | BarlowTwinsState) -> Any:
     return ys.encoder
 
 
