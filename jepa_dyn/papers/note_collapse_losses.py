@@ -198,5 +198,5 @@ def _expected_loss(critic: np.ndarray, candidates: int) -> float:
     loss = 0.0
     for x, c in np.ndindex(2, 2):
         sums = critic[x, c] + ones * critic[1, c] + (candidates - 1 - ones) * critic[0, c]
-        loss += TABLE[x, c] * float(np.sum(weights * np.log(sums / critic[x, c])))
+        loss += float(TABLE[x, c] * np.sum(weights * np.log(sums / critic[x, c])))
     return loss

@@ -17,6 +17,7 @@ FLOOR = 1e-6
 def plot_collapse_zoo(dataset: "xarray.Dataset") -> Any:
     """One panel per row: singular values over time, theory dashed; the ends of the Gaussian starts as a bar. Returns the figure."""
     from matplotlib import pyplot
+    from matplotlib.patches import Patch
 
     columns = 5
     lines = -(-dataset.sizes["row"] // columns)
@@ -53,7 +54,7 @@ def plot_collapse_zoo(dataset: "xarray.Dataset") -> Any:
         "bars: Gaussian starts by their end",
         fontsize=11,
     )
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in KIND_COLOURS.values()]
+    handles = [Patch(color=colour) for colour in KIND_COLOURS.values()]
     words = [_verdict(kind) for kind in KIND_COLOURS]
     seen = [i for i, kind in enumerate(KIND_COLOURS) if kind != "unknown" or int(dataset.ends_of.sel(kind=kind).sum())]
     figure.legend(
