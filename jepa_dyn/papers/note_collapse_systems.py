@@ -40,7 +40,7 @@ CORRELATIONS = {
     "one direction shared": np.array([1.0, 0.6, 0.3]),
     "one direction reversed": np.array([0.9, 0.6, -0.3]),
 }
-TEMPERATURE, BATCH, WEIGHT_DECAY, EMA_RATE = 0.5, 64, 0.05, 0.5
+TEMPERATURE, BATCH, WEIGHT_DECAY, EMA_RATE = 0.5, 32, 0.05, 0.5
 LARGE, SMALL = 0.2, 0.03  # singular values of the aligned starts
 # VICReg: lambda, mu, gamma, eps. So large a gamma that no hinge closes: there the flow would slide along a kink
 VICREG = (0.3, 1.0, 10.0, 1e-3)
@@ -126,9 +126,11 @@ def moments_of(views: str, basis: np.ndarray) -> ViewMoments:
 
 
 def draw_batch(moments: ViewMoments, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`BATCH` Gaussian view pairs."""
-    joint = np.asarray(moments.joint)
-    both = rng.normal(size=(BATCH, 2 * SIZE)) @ np.linalg.cholesky(joint).T
+    """`BATCH` view pairs, Gaussian but for their mean and second moments, which are made those of the population."""
+    drawn = rng.normal(size=(BATCH, 2 * SIZE))
+    drawn -= drawn.mean(0)
+    white = np.linalg.solve(np.linalg.cholesky(drawn.T @ drawn / BATCH), drawn.T).T
+    both = white @ np.linalg.cholesky(np.asarray(moments.joint)).T
     return both[:, :SIZE], both[:, SIZE:]
 
 
