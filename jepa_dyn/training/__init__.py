@@ -16,7 +16,8 @@ Many small runs at once, each lane with its own seed and numbers; everything tha
 
 Any loss of `jepa_dyn.losses` and any function of two arrays (batch, dim) is a loss, with options by `functools.partial`:
 `partial(losses.nt_xent_loss, temperature=np.geomspace(0.05, 1, 8))`. Without `views` the images are fixed pairs (x, y) of rows.
-`MaskedPrediction` is a block-masked JEPA. `train_full_batch` trains one network on all pairs, for comparisons with the kernel theory.
+`MaskedPrediction` is a block-masked JEPA. `train_full_batch` trains one network on all pairs, for comparisons with the kernel
+theory.
 """
 
 from jepa_dyn.training.checkpoint import CheckpointMismatch

@@ -1,13 +1,14 @@
 """Checkpoints of training: written whole or not at all, resumed bit for bit, refused by name where what is trained has changed.
 
-A file holds one line of JSON, the fingerprint of everything that a run depends on, and after it the leaves of the run and of what it
-has logged so far, as Equinox serialises them.
+A file holds one line of JSON, the fingerprint of everything that a run depends on, and after it the leaves of the run and of what
+it has logged so far, as Equinox serialises them.
 """
 
 import functools
 import hashlib
 import json
 import os
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class CheckpointMismatch(ValueError):
 
 
 def fingerprint(parts: dict[str, Any]) -> dict[str, str]:
-    """A short hash of each part by name: arrays by their bytes, functions by their code, modules by their fields; and of the versions.
+    """A short hash of each part by name, arrays by their bytes, functions by their code, modules by their fields; and the versions.
 
     Functions count as equal where module, name, code, defaults and what they enclose are.
     """
@@ -41,8 +42,9 @@ def _described(part: Any, depth: int = 0) -> Any:
     if part is None or isinstance(part, bool | int | float | complex | str | bytes):
         return part
     if isinstance(part, jax.Array | np.ndarray | np.generic):
-        typed = isinstance(part, jax.Array) and jax.numpy.issubdtype(part.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(part) if typed else part)
+        if isinstance(part, jax.Array) and jax.numpy.issubdtype(part.dtype, jax.dtypes.prng_key):
+            part = jax.random.key_data(part)
+        array = np.asarray(part)
         return str(array.dtype), array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     if isinstance(part, functools.partial):
         return "partial", below(part.func), below(part.args), below(part.keywords)
@@ -83,7 +85,9 @@ def read_header(path: Path) -> dict[str, Any]:
         except (UnicodeDecodeError, json.JSONDecodeError):
             header = None
     if not isinstance(header, dict) or not {"fingerprint", "steps"} <= set(header):
-        raise ValueError(f"Argument `checkpoint` must name a checkpoint or a new file, but {str(path)!r} is something else.")
+        raise ValueError(
+            f"Argument `checkpoint` must name a checkpoint or a new file, but {str(path)!r} is something else."
+        )
     return header
 
 
@@ -112,3 +116,48 @@ def load(path: Path, like: Any) -> Any:
             return eqx.tree_deserialise_leaves(file, like)
         except Exception as error:  # a damaged file may raise nearly anything
             raise ValueError(f"Checkpoint {str(path)!r} cannot be read: {error or type(error).__name__}.") from error
+
+
+class Keeper:
+    """Writes and reads the checkpoint of a call, where it has one.
+
+    Args:
+        path: of the file; None: nothing is written or read.
+        seconds: least time between two writings.
+        saved: the logged steps.
+        parts: what the runs depend on, by name.
+    """
+
+    def __init__(self, path: str | Path | None, seconds: float, saved: np.ndarray, parts: dict[str, Any]) -> None:
+        self.path = None if path is None else Path(path).expanduser()
+        self.seconds, self.saved, self.written = seconds, saved, time.monotonic()
+        self.fingerprint = {} if path is None else fingerprint(parts)
+
+    def resumed(self, runs: Any, shapes: Any) -> tuple[Any, list[Any], int]:
+        """(runs, list of what was logged, logged steps that are done) from the file; `runs`, [], 0 where there is none.
+
+        Args:
+            shapes: of what is logged, (lanes, any number of steps, ...).
+        """
+        if self.path is None or not self.path.exists():
+            return runs, [], 0
+        header = read_header(self.path)
+        require_same(self.path, header["fingerprint"], self.fingerprint)
+        before = header["steps"]
+        if before != self.saved[: len(before)].tolist():
+            raise CheckpointMismatch(
+                f"Checkpoint {str(self.path)!r} belongs to a run that was logged at other steps: give back its `log_every`, and "
+                f"`steps` of at least {before[-1]} that continue them."
+            )
+        like = jax.tree.map(lambda leaf: np.zeros((leaf.shape[0], len(before), *leaf.shape[2:]), leaf.dtype), shapes)
+        runs, values = load(self.path, (runs, like))
+        return runs, [values], len(before)
+
+    def keep(self, runs: Any, logged: list[Any], done: int, at_the_end: bool = False) -> None:
+        """Writes the runs and what was logged up to now, unless that was done a short while ago."""
+        if self.path is None or not (at_the_end or time.monotonic() - self.written >= self.seconds):
+            return
+        values = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *logged)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save(self.path, {"fingerprint": self.fingerprint, "steps": self.saved[:done].tolist()}, (runs, values))
+        self.written = time.monotonic()

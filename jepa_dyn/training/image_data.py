@@ -22,13 +22,13 @@ class ImageData(eqx.Module):
         """The views of one step: images drawn with replacement, all equally likely."""
         if self.batch_size is None:
             return self.spread(key, views, len(self.images))
-        first, second = jax.random.split(key)
-        chosen = jax.random.randint(first, (self.batch_size,), 0, len(self.images))
-        return _views(views, second, self.images[chosen])
+        keys = jax.random.split(key, self.batch_size + 1)
+        return jax.vmap(views)(keys[1:], self.images[_drawn(keys[0], self.batch_size, len(self.images))])
 
     def spread(self, key: Array, views: Views, count: int) -> tuple[Any, ...]:
         """Views of `count` images (all, where there are fewer), evenly spread over the whole."""
-        return _views(views, key, self.images[spread_indices(len(self.images), count)])
+        images = self.images[spread_indices(len(self.images), count)]
+        return jax.vmap(views)(jax.random.split(key, len(images)), images)
 
 
 class PairData(eqx.Module):
@@ -42,7 +42,7 @@ class PairData(eqx.Module):
         """The pairs of one step, drawn with replacement."""
         if self.batch_size is None:
             return self.x, self.y
-        chosen = jax.random.randint(key, (self.batch_size,), 0, len(self.x))
+        chosen = _drawn(key, self.batch_size, len(self.x))
         return self.x[chosen], self.y[chosen]
 
     def spread(self, key: Array, views: Any, count: int) -> tuple[Array, Array]:
@@ -57,8 +57,9 @@ def spread_indices(total: int, count: int) -> np.ndarray:
     return np.arange(count) * total // count
 
 
-def _views(views: Views, key: Array, images: Array) -> tuple[Any, ...]:
-    return jax.vmap(views)(jax.random.split(key, len(images)), images)
+def _drawn(key: Array, count: int, total: int) -> Int[Array, " count"]:
+    """Indices below `total`, equally likely up to total / 2^32; `randint` would draw twice the bits."""
+    return (jax.random.bits(key, (count,), jnp.uint32) % jnp.uint32(total)).astype(jnp.int32)
 
 
 def training_data(images: Any, views: Views | None, batch_size: int | None, dtype: Any) -> ImageData | PairData:
@@ -113,7 +114,9 @@ def probe_data(
         other = np.asarray(test[0]) if as_rows else require_images(test[0])
         parts = rows, labels, other, _labels("test", test[1], len(other))
     if len(parts[2]) == 0 or len(parts[0]) == 0:
-        raise ValueError(f"Argument `labels` must belong to at least 4 images where `test` is None, but to {len(rows)}.")
+        raise ValueError(
+            f"Argument `labels` must belong to at least 4 images where `test` is None, but to {len(rows)}."
+        )
     classes = int(max(parts[1].max(), parts[3].max())) + 1
     if classes < 2:
         raise ValueError("Argument `labels` must hold at least two classes, but holds one.")

@@ -1,6 +1,6 @@
-"""Two branches on two views: encoder, projector, predictor; a target that is the online branch, held fixed, a moving average, or the input.
+"""Two branches on two views: encoder, projector, predictor, and a target: the other branch, a moving average of it, or the input.
 
-    z = projector(encoder(x)),   prediction p = predictor(z),   target q = z', or of a moving average of encoder and projector, or x'
+    z = projector(encoder(x)),   prediction p = predictor(z),   target q = z', of the same or averaged weights, or x'
 
 A predictor is any network, or `DirectPredictor`, the closed form of a moving average of the correlation of the embeddings.
 """
@@ -31,7 +31,7 @@ class Target(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What a run remembers of earlier batches: the correlation for `DirectPredictor`, a queue of keys for MoCo; None where unused."""
+    """What a run remembers of earlier batches: the correlation for `DirectPredictor`, a queue of keys for MoCo."""
 
     correlation: Any = None
     queue: Any = None
@@ -47,11 +47,11 @@ class Outcome(NamedTuple):
 
 
 class DirectPredictor(eqx.Module):
-    """The closed-form predictor W_P = U (s^exponent) U^T of the correlation U diag(s) U^T of the embeddings, instead of a trained one.
+    """The closed-form predictor W_P = U diag(s^exponent) U^T of the correlation U diag(s) U^T of the embeddings.
 
-    The correlation is E[z z^T], not centred, of both views; it moves C <- momentum C + (1 - momentum) C_batch before it is used, from
-    that of the first evaluation pairs on. exponent 1/2 is DirectPred, 1 DirectCopy. `ridge` times the largest eigenvalue is added to
-    the diagonal of W_P; DirectPred's own programme does so, the papers here do not.
+    The correlation is E[z z^T], not centred, of both views; it moves C <- momentum C + (1 - momentum) C_batch before it is used,
+    from that of the first evaluation pairs on. exponent 1/2 is DirectPred, 1 DirectCopy. `ridge` times the largest eigenvalue is
+    added to the diagonal of W_P; DirectPred's own programme does so, the papers here do not.
 
     Source: Halvagal 2023, (1), appendix D (momentum 0.998); Tian 2021.
     """
@@ -120,7 +120,9 @@ class JointEmbedding(eqx.Module):
         if self.projector is None:
             return found
         middle, statistics = apply_layer(self.encoder, x, statistics)
-        inner = {f"projector_{name}": value for name, value in _hidden_layers(self.projector, middle, statistics).items()}
+        inner = {
+            f"projector_{name}": value for name, value in _hidden_layers(self.projector, middle, statistics).items()
+        }
         return found | {"representation": middle} | inner
 
     def first_memory(self, statistics: Any, views: tuple[Any, ...]) -> Memory:
@@ -134,36 +136,50 @@ class JointEmbedding(eqx.Module):
     ) -> tuple[Array, Outcome]:
         """The loss of a batch of views, and what it leaves behind."""
         x, y, *hidden = views
-        z, other, statistics = over_views(self.trunk, x, y, statistics)
+        apart = not self.symmetric or self.target == "input" or loss_kind(loss) == "queue"
+        z, other, statistics = over_views(self.trunk, x, y, statistics, apart)
         if target is None:
             goals, target_statistics = (z, other), None
             if self.target == "stop_gradient":
                 goals = jax.lax.stop_gradient(goals)
         else:
-            *found, target_statistics = over_views(target.network, x, y, target.statistics)
+            *found, target_statistics = over_views(target.network, x, y, target.statistics, apart)
             goals = jax.lax.stop_gradient(tuple(found))
         matrix, memory = self._matrix(loss, (z, other), memory)
-        arrays = (z, other)
-        if isinstance(self.predictor, DirectPredictor) and not isinstance(loss, RepresentationLoss):
-            arrays = (z @ matrix.T, other @ matrix.T)
-        elif self.predictor is not None and not isinstance(loss, RepresentationLoss):
-            *arrays, statistics = over_views(self.predictor, z, other, statistics)
+        predictions = (z, other)
+        if isinstance(loss, RepresentationLoss):  # which applies the predictor itself
+            pass
+        elif isinstance(self.predictor, DirectPredictor):
+            predictions = (z @ matrix.T, other @ matrix.T)
+        elif self.predictor is not None:
+            *predictions, statistics = over_views(self.predictor, z, other, statistics, apart)
+        value, memory = self._value(loss, predictions, goals, matrix, memory, (y, *hidden))
+        return value, Outcome((z, other), statistics, target_statistics, memory)
+
+    def _value(
+        self,
+        loss: Any,
+        predictions: Any,
+        goals: Any,
+        matrix: Any,
+        memory: Memory,
+        inputs: Any,
+    ) -> tuple[Array, Memory]:
+        """(the loss, memory): of predictions and goals of both views, or the second view itself and what of it was hidden."""
         kind = loss_kind(loss)
         if self.target == "input":
-            options = {"hidden": hidden[0]} if kind == "pixels" and hidden else {}
-            value = loss(arrays[0], y, **options)
-        elif kind == "queue":
-            value = loss(arrays[0], goals[1], memory.queue)
-            memory = memory._replace(queue=enqueue(memory.queue, goals[1]))
-        else:
-            call = _in_one_direction(loss, kind, matrix)
-            if self.predictor is None and self.target == "online" and kind == "views":
-                value = call(z, other)
-            else:
-                value = call(arrays[0], goals[1])
-                if self.symmetric:
-                    value = direction_weight(loss) * (value + call(arrays[1], goals[0]))
-        return value, Outcome((z, other), statistics, target_statistics, memory)
+            options = {"hidden": inputs[1]} if kind == "pixels" and len(inputs) > 1 else {}
+            return loss(predictions[0], inputs[0], **options), memory
+        if kind == "queue":
+            value = loss(predictions[0], goals[1], memory.queue)
+            return value, memory._replace(queue=enqueue(memory.queue, goals[1]))
+        call = _in_one_direction(loss, kind, matrix)
+        value = call(predictions[0], goals[1])
+        plain = self.target == "online" and self.predictor is None
+        both_at_once = kind == "views" and plain and not isinstance(loss, RepresentationLoss)
+        if self.symmetric and not both_at_once:
+            value = direction_weight(loss) * (value + call(predictions[1], goals[0]))
+        return value, memory
 
     def _matrix(self, loss: Any, embeddings: tuple[Array, Array], memory: Memory) -> tuple[Any, Memory]:
         """(W_P where the predictor is a matrix that is asked for, memory)."""
@@ -190,7 +206,8 @@ def linear_weight(predictor: Any) -> Array:
     Raises:
         ValueError: anything else.
     """
-    stage = predictor.stages[0].linear if isinstance(predictor, StagedNetwork) and len(predictor.stages) == 1 else predictor
+    stages = predictor.stages if isinstance(predictor, StagedNetwork) else ()
+    stage = getattr(stages[0], "linear", None) if len(stages) == 1 else predictor
     if not isinstance(stage, eqx.nn.Linear) or stage.bias is not None:
         raise ValueError(
             "Argument `predictor` must be a `DirectPredictor` or linear without bias for a RepresentationLoss with a predictor, "
@@ -230,4 +247,13 @@ def direction_weight(loss: Any) -> float:
     return weights[0] if weights else 0.5
 
 
-__all__ = ["TARGETS", "DirectPredictor", "JointEmbedding", "Memory", "Outcome", "Target", "direction_weight", "loss_kind"]
+__all__ = [
+    "TARGETS",
+    "DirectPredictor",
+    "JointEmbedding",
+    "Memory",
+    "Outcome",
+    "Target",
+    "direction_weight",
+    "loss_kind",
+]

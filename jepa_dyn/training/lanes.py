@@ -29,22 +29,28 @@ def make_lanes(
         ValueError: a number out of range, arrays of different lengths or of more than one axis.
         TypeError: a loss that is no name, function or `RepresentationLoss`.
     """
-    require("seeds", seeds, "be whole numbers from 0 to 2^31 - 1", lambda a: (a >= 0) & (a < 2**31) & (a == np.round(a)))
+    require(
+        "seeds", seeds, "be whole numbers from 0 to 2^31 - 1", lambda a: (a >= 0) & (a < 2**31) & (a == np.round(a))
+    )
     require_nonnegative("weight_decay", weight_decay)
     require_positive("init_scale", init_scale)
     if not callable(momentum):
         require("target_momentum", momentum, "lie between 0 and 1", lambda a: (a >= 0) & (a <= 1))
         momentum = jnp.asarray(momentum, dtype)
     rate = jnp.nan if learning_rate is None else learning_rate
+    seeds = jnp.asarray(seeds, jnp.uint32)
     lane = Lane(
-        jnp.asarray(seeds, jnp.uint32),
-        *(jnp.asarray(value, dtype) for value in (rate, weight_decay, init_scale)),
-        _numbers(momentum, dtype),
-        _numbers(resolve_loss(loss), dtype),
-        _numbers(views, dtype),
-        jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if _is_floats(leaf) else leaf, hashable_optimiser(optimiser)),
+        seed=seeds,
+        key=jax.vmap(jax.random.key)(seeds) if seeds.ndim else jax.random.key(seeds),
+        learning_rate=jnp.asarray(rate, dtype),
+        weight_decay=jnp.asarray(weight_decay, dtype),
+        init_scale=jnp.asarray(init_scale, dtype),
+        momentum=_numbers(momentum, dtype),
+        loss=_numbers(resolve_loss(loss), dtype),
+        views=_numbers(views, dtype),
+        optimiser=_arrays(hashable_optimiser(optimiser), dtype),
     )
-    sizes = {name: np.shape(value) for name, value in named_numbers(lane).items()}
+    sizes: dict[str, Any] = {name: np.shape(value) for name, value in named_numbers(lane).items()}
     long = {name: shape for name, shape in sizes.items() if shape}
     for name, shape in long.items():
         if len(shape) > 1 or shape[0] == 0:
@@ -52,7 +58,7 @@ def make_lanes(
     if len(set(long.values())) > 1:
         listed = ", ".join(f"`{name}` has {shape[0]}" for name, shape in long.items())
         raise ValueError(f"Lane axes must agree, but {listed}.")
-    count = next(iter(long.values()))[0] if long else None
+    count = max((shape[0] for shape in long.values()), default=None)
     arrays, rest = eqx.partition(lane, eqx.is_array)
     spread = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count or 1,)), arrays)
     return eqx.combine(spread, rest), count
@@ -85,7 +91,9 @@ def require_batch(loss: Any, size: int, name: str) -> None:
     function = loss.func if isinstance(loss, functools.partial) else loss
     for own, entry in LOSSES.items():
         if entry.function is function and size < entry.least_batch:
-            raise ValueError(f"Argument `{name}` must be at least {entry.least_batch} for the loss {own!r}, but is {size}.")
+            raise ValueError(
+                f"Argument `{name}` must be at least {entry.least_batch} for the loss {own!r}, but is {size}."
+            )
 
 
 def describe_loss(loss: Any) -> str:
@@ -110,11 +118,13 @@ def named_numbers(lane: Lane) -> dict[str, Array]:
 
 
 def _numbers(tree: Any, dtype: Any) -> Any:
+    """Floating-point numbers and arrays of them as arrays of `dtype`."""
+    return _arrays(jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, float) else leaf, tree), dtype)
+
+
+def _arrays(tree: Any, dtype: Any) -> Any:
     def convert(leaf: Any) -> Any:
-        return jnp.asarray(leaf, dtype) if isinstance(leaf, float) or _is_floats(leaf) else leaf
+        numeric = isinstance(leaf, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, dtype) if numeric else leaf
 
     return jax.tree.map(convert, tree)
-
-
-def _is_floats(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.floating)

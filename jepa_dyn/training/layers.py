@@ -1,8 +1,8 @@
 """Layers of the networks here: convolutions as dense layers on patches, norms with channels last, attention blocks, statistics.
 
-A layer maps one sample; a batch is `over_rows(layer, rows, statistics)`. Layers that carry statistics of their batches (`BatchNorm`,
-or anything with an `equinox.nn.StateIndex`) are called as `layer(x, statistics) -> (output, statistics)`, which is Equinox's
-convention, under a `vmap` whose axis is called `BATCH_AXIS`.
+A layer maps one sample; a batch is `over_rows(layer, rows, statistics)`. Layers that carry statistics of their batches
+(`BatchNorm`, or anything with an `equinox.nn.StateIndex`) are called as `layer(x, statistics) -> (output, statistics)`, which is
+Equinox's convention, under a `vmap` whose axis is called `BATCH_AXIS`.
 """
 
 from collections.abc import Callable
@@ -38,9 +38,12 @@ def over_rows(layer: Callable, rows: Array, statistics: Any) -> tuple[Array, Any
     return jax.vmap(layer)(rows), statistics
 
 
-def over_views(layer: Callable, x: Array, y: Array, statistics: Any) -> tuple[Array, Array, Any]:
-    """(outputs of x, of y, statistics). One pass of all rows; with statistics one batch after the other, as in BYOL or SimSiam."""
-    if carries_statistics(layer):
+def over_views(layer: Callable, x: Array, y: Array, statistics: Any, apart: bool = False) -> tuple[Array, Array, Any]:
+    """(outputs of x, of y, statistics). One pass of all rows; with statistics one batch after the other, as in BYOL or SimSiam.
+
+    `apart`: one after the other in any case, so that what is not needed of either is not computed.
+    """
+    if apart or carries_statistics(layer):
         first, statistics = over_rows(layer, x, statistics)
         second, statistics = over_rows(layer, y, statistics)
         return first, second, statistics
@@ -125,7 +128,9 @@ class BatchNorm(eqx.Module):
             mean = jax.lax.pmean(jnp.mean(x, places), BATCH_AXIS)
             variance = jax.lax.pmean(jnp.mean((x - mean) ** 2, places), BATCH_AXIS)
             found = jax.lax.stop_gradient((mean, variance, jnp.ones_like(kept[2])))
-            moved = jax.tree.map(lambda old, new: old + (1 - self.momentum) * (new.astype(old.dtype) - old), kept, found)
+            moved = jax.tree.map(
+                lambda old, new: old + (1 - self.momentum) * (new.astype(old.dtype) - old), kept, found
+            )
             statistics = statistics.set(self.averages, moved)
         return (x - mean) / jnp.sqrt(variance + _EPS) * self.weight + self.bias, statistics
 

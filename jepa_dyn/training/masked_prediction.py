@@ -22,7 +22,7 @@ MASKED_TARGETS = ("ema", "stop_gradient", "online")
 
 
 class VisionTransformer(eqx.Module):
-    """Tokens of the patches of an image, fixed sine positions, attention blocks, a last norm. Build it with `vision_transformer`."""
+    """Tokens of the patches of an image, sine positions, attention blocks, a last norm. Build it with `vision_transformer`."""
 
     embed: eqx.nn.Linear
     blocks: tuple[AttentionBlock, ...]
@@ -75,14 +75,20 @@ def vision_transformer(
     Raises:
         ValueError: sizes that are not whole numbers >= 1 or do not divide.
     """
-    for name, size in (("shape", shape), ("patch_size", patch_size), ("width", width), ("depth", depth), ("heads", heads)):
+    for name, size in (
+        ("shape", shape),
+        ("patch_size", patch_size),
+        ("width", width),
+        ("depth", depth),
+        ("heads", heads),
+    ):
         require_count(name, size)
     require_whole_patches(shape, patch_size)
     _require_width("width", width, heads)
     first, *others = jax.random.split(key, depth + 1)
     embed = eqx.nn.Linear(patch_size**2 * shape[2], width, key=first)
     blocks = tuple(AttentionBlock(own, width, heads) for own in others)
-    return VisionTransformer(embed, blocks, eqx.nn.LayerNorm(width), tuple(shape), patch_size)
+    return VisionTransformer(embed, blocks, eqx.nn.LayerNorm(width), shape, patch_size)
 
 
 class BlockPredictor(eqx.Module):
@@ -141,8 +147,8 @@ class MaskedPrediction(eqx.Module):
     - `target`: "ema": tokens of a moving average of the encoder; "stop_gradient", "online": of the encoder itself.
     - `normalised`: whether each token of the target is brought to mean 0 and variance 1, as in I-JEPA's programme.
 
-    The embeddings whose spectra are logged are the mean token of the visible context and that of the whole image. A loss of "scales"
-    (`losses.jepa_loss`) gets K arrays (n, t_k, width), any other all their rows as two arrays.
+    The embeddings whose spectra are logged are the mean token of the visible context and that of the whole image. A loss of
+    "scales" (`losses.jepa_loss`) gets K arrays (n, t_k, width), any other all their rows as two arrays.
     """
 
     encoder: VisionTransformer

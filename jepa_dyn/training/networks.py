@@ -181,7 +181,7 @@ def residual_network(
         require_count("outputs", outputs)
         stages.append(dense(next(keys), before, outputs, activation=identity))
         names.append("readout")
-    return StagedNetwork(tuple(stages), tuple(names), tuple(shape))
+    return StagedNetwork(tuple(stages), tuple(names), shape)
 
 
 class Pool(eqx.Module):

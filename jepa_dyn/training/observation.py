@@ -1,8 +1,8 @@
 """What is logged of a run: loss, spectra of embeddings and hidden layers, a linear probe, the length of the last step.
 
 The probe is ridge regression to the labels in closed form, solved anew at every logged step. Beside a classifier that is trained
-along, it costs nothing in the steps between, has no learning rate to tune, and is what the features of that very step allow, however
-fast they move; a classifier trained along lags behind them.
+along, it costs nothing in the steps between, has no learning rate to tune, and is what the features of that very step allow,
+however fast they move; a classifier trained along lags behind them.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from jepa_dyn.metrics.embedding_spectra import covariance_eigenvalues, cross_cor
 from jepa_dyn.status import Status
 from jepa_dyn.training.image_data import ProbeData
 from jepa_dyn.training.layers import BATCH_AXIS
-from jepa_dyn.training.step import Lane, NetworkRun, Setup, evaluation_views, network_of, objective
+from jepa_dyn.training.step import Lane, NetworkRun, Setup, network_of, objective
 
 
 def observe_run(
-    setup: Setup, lane: Lane, probe: ProbeData | None, own: Callable | None, spectra: bool, run: NetworkRun
+    setup: Setup, lane: Lane, probe: ProbeData | None, own: Callable | None, spectra: bool, run: NetworkRun, views: Any
 ) -> dict[str, Array]:
-    """Everything that is logged, NaN where the run has failed.
+    """Everything that is logged of these views, NaN where the run has failed.
 
     - `loss`, `increment`, `parameter_norm`.
     - `eigenvalues`: of the cross-correlation of the embeddings; `covariance_eigenvalues`: of their covariance over both views.
@@ -32,7 +32,6 @@ def observe_run(
     - `probe_accuracy`, `probe_train_accuracy`.
     - what `own(network, statistics, views)` returns.
     """
-    views = evaluation_views(setup, lane)
     network = network_of(setup, run)
     loss, outcome = objective(setup, lane, run, views, run.parameters)
     norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(run.parameters)))

@@ -14,8 +14,8 @@ KINDS = ("linear", "cosine")
 class MomentumSchedule(eqx.Module):
     """alpha after step t = 1, 2, ...: from `start` to `end` over `steps` steps and `end` from then on.
 
-    "linear": start + (end - start) s with s = t / steps. "cosine": end - (end - start) (1 + cos(pi s)) / 2, for end = 1 the schedule
-    of BYOL (Grill 2020). A constant alpha needs no schedule. `start` and `end` may be arrays, one number per lane.
+    "linear": start + (end - start) s with s = t / steps. "cosine": end - (end - start) (1 + cos(pi s)) / 2, for end = 1 the
+    schedule of BYOL (Grill 2020). A constant alpha needs no schedule. `start` and `end` may be arrays, one number per lane.
     """
 
     start: Any

@@ -1,6 +1,6 @@
 """One training step of one lane: views, loss, gradient, optimiser, moving averages; a run that fails is frozen and flagged.
 
-    theta <- theta - optimiser(grad L + weight_decay theta),    target <- alpha target + (1 - alpha) theta, of the new theta
+theta <- theta + optimiser(grad L + weight_decay theta),    target <- alpha target + (1 - alpha) theta, of the new theta
 """
 
 from collections.abc import Callable
@@ -17,13 +17,14 @@ from jepa_dyn.status import Status
 from jepa_dyn.training.encoders import scale_parameters
 from jepa_dyn.training.joint_embedding import Memory, Outcome, Target
 
-_START, _STEPS, _EVALUATION = 0, 1, 2  # what the keys of a lane are for
+_START, _EVALUATION, _STEPS = 0, 1, 2  # what the keys of a lane are for; step k has the key of _STEPS + k
 
 
 class Lane(eqx.Module):
     """What lanes may differ in. `loss`, `views` and `optimiser` are modules or partial functions, whose arrays are per lane."""
 
     seed: Array
+    key: Array
     learning_rate: Array
     weight_decay: Array
     init_scale: Array
@@ -31,9 +32,6 @@ class Lane(eqx.Module):
     loss: Any
     views: Any
     optimiser: Any
-
-    def key(self, purpose: int) -> Array:
-        return jax.random.fold_in(jax.random.key(self.seed), purpose)
 
 
 class Setup(eqx.Module):
@@ -62,12 +60,16 @@ class NetworkRun(eqx.Module):
 
 def transformation(lane: Lane) -> optax.GradientTransformation:
     """The optimiser of a lane, made for its learning rate."""
-    return lane.optimiser if isinstance(lane.optimiser, optax.GradientTransformation) else lane.optimiser(lane.learning_rate)
+    return (
+        lane.optimiser
+        if isinstance(lane.optimiser, optax.GradientTransformation)
+        else lane.optimiser(lane.learning_rate)
+    )
 
 
 def evaluation_views(setup: Setup, lane: Lane) -> tuple[Any, ...]:
     """The views that spectra and loss are logged on: the same throughout a run."""
-    return setup.data.spread(lane.key(_EVALUATION), lane.views, setup.samples)
+    return setup.data.spread(jax.random.fold_in(lane.key, _EVALUATION), lane.views, setup.samples)
 
 
 def network_of(setup: Setup, run: NetworkRun) -> Any:
@@ -101,14 +103,14 @@ def start_network(make: Callable, key: Array, scale: Array) -> tuple[Any, Any]:
     return scaled_start(network, scale), statistics
 
 
-def begin(setup: Setup, lane: Lane) -> NetworkRun:
-    """The run before its first step."""
-    network, statistics = start_network(setup.make, lane.key(_START), lane.init_scale)
+def begin(setup: Setup, lane: Lane, evaluation: Any) -> NetworkRun:
+    """The run before its first step; `evaluation`: the views that its memory starts from."""
+    network, statistics = start_network(setup.make, jax.random.fold_in(lane.key, _START), lane.init_scale)
     parameters = eqx.filter(network, eqx.is_inexact_array)
     target = parameters.moving_part() if hasattr(parameters, "moving_part") else None
     memory = Memory()
     if hasattr(network, "first_memory"):
-        memory = network.first_memory(statistics, evaluation_views(setup, lane))
+        memory = network.first_memory(statistics, evaluation)
     size = largest(parameters)
     status = judge(size <= setup.bound, size)
     return NetworkRun(
@@ -126,7 +128,7 @@ def begin(setup: Setup, lane: Lane) -> NetworkRun:
 
 def step(setup: Setup, lane: Lane, run: NetworkRun, number: Array) -> NetworkRun:
     """The run after one more step; `number` counts from 0."""
-    views = setup.data.batch(jax.random.fold_in(lane.key(_STEPS), number), lane.views)
+    views = setup.data.batch(jax.random.fold_in(lane.key, _STEPS + number), lane.views)
     slope = jax.grad(lambda parameters: objective(setup, lane, run, views, parameters), has_aux=True)
     gradient, outcome = slope(run.parameters)
     gradient = jax.tree.map(lambda g, w: g + lane.weight_decay.astype(w.dtype) * w, gradient, run.parameters)

@@ -1,6 +1,5 @@
 """Training of many networks at once: one compiled step over all lanes, logged on a schedule, resumable."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,22 @@ from jepa_dyn._progress import progress_bar
 from jepa_dyn.solve._tolerances import state_dtype
 from jepa_dyn.solve._training_arguments import DIVERGED_ABOVE, check_optimiser, checked_steps, optimiser_name
 from jepa_dyn.status import Status
-from jepa_dyn.training import checkpoint as files
+from jepa_dyn.training.checkpoint import Keeper
 from jepa_dyn.training.image_data import probe_data, training_data
 from jepa_dyn.training.lanes import describe_loss, make_lanes, named_numbers, require_batch
 from jepa_dyn.training.network_runs import NetworkRuns
 from jepa_dyn.training.observation import observe_run
-from jepa_dyn.training.step import Lane, NetworkRun, Setup, begin, network_of, objective, start_network, step
+from jepa_dyn.training.step import (
+    Lane,
+    NetworkRun,
+    Setup,
+    begin,
+    evaluation_views,
+    network_of,
+    objective,
+    start_network,
+    step,
+)
 from jepa_dyn.training.view_pipelines import Views
 
 _CHUNK = 16  # logged steps per call of the compiled program, which so does not depend on how many there are
@@ -57,13 +66,13 @@ def train_networks(
 ) -> NetworkRuns:
     """Trains networks on views of images and logs loss, spectra, probe and increments. One run, or one per lane.
 
-    Lanes: `seeds`, `learning_rate`, `weight_decay`, `init_scale`, `target_momentum`, and every floating-point number of the loss, of
-    the views and of the optimiser may be an array of one number per lane; all agree in length, the rest is shared. A seed decides
-    the start, the batches and their views: lanes of one seed differ in nothing else.
+    Lanes: `seeds`, `learning_rate`, `weight_decay`, `init_scale`, `target_momentum`, and every floating-point number of the loss,
+    of the views and of the optimiser may be an array of one number per lane; all agree in length, the rest is shared. A seed
+    decides the start, the batches and their views: lanes of one seed differ in nothing else.
 
     Args:
-        make: key -> network, a `JointEmbedding` or `MaskedPrediction` (or a module with their `objective`), compiled and mapped over
-            the seeds. A module-level function is compiled once.
+        make: key -> network, a `JointEmbedding` or `MaskedPrediction` (or a module with their `objective`), compiled and mapped
+            over the seeds. A module-level function is compiled once.
         images: (N, h, w), (N, h, w, 1) or (N, h, w, 3), floats or bytes; without `views` a pair (x, y) of arrays (N, m).
         loss: a name of `losses.LOSSES`, a loss of the zoo with options by `functools.partial`, a `RepresentationLoss`, or any
             function of two arrays (batch, dim) that returns a number.
@@ -71,8 +80,8 @@ def train_networks(
         views: `TwoViews`, `HiddenPatches`, `BlockMasks` or of one's own: (key, image) -> what the network takes.
         seeds: whole numbers >= 0.
         batch_size: images per step, drawn with replacement; None: all of them, in order.
-        learning_rate, optimiser: as in `solve.train`: `optax.sgd`, `partial(optax.lars, momentum=0.9)`, a function of one's own that
-            makes a schedule of the rate, or a ready transformation without `learning_rate`.
+        learning_rate, optimiser: as in `solve.train`: `optax.sgd`, `partial(optax.lars, momentum=0.9)`, a function of one's own
+            that makes a schedule of the rate, or a ready transformation without `learning_rate`.
         weight_decay: lambda >= 0 of the term lambda theta that is added to the gradient of every parameter. For decoupled or masked
             decay take an optimiser that has it.
         init_scale: alpha > 0, a factor on all parameters of encoder and projector at the start.
@@ -91,8 +100,9 @@ def train_networks(
         progress: shows a bar.
 
     Returns:
-        `NetworkRuns`: `ts` the logged steps, `ys` a dict of (lanes, T, ...), `final` the networks, `status`, `failed_at`. In a failed
-        run what was logged before stays, NaN follows, and `final` is the last acceptable network. A single run has no axis of lanes.
+        `NetworkRuns`: `ts` the logged steps, `ys` a dict of (lanes, T, ...), `final` the networks, `status`, `failed_at`. In a
+        failed run what was logged before stays, NaN follows, and `final` is the last acceptable network. A single run has no axis
+        of lanes.
 
     Raises:
         ValueError, TypeError: a bad argument, before training. A run that diverges is flagged, never raised.
@@ -117,20 +127,20 @@ def train_networks(
         probe = probe_data(images, labels, test, int(probe_samples), ridge, views is None, dtype)
     setup = Setup(make, _without_arrays(like), data, jnp.asarray(diverged_above, dtype), int(spectrum_samples))
     _require_fit(setup, lanes)
-    runs = _begin(setup, lanes)
-    observed = _Observed(probe, observe, bool(spectra))
-    keeper = _Keeper(checkpoint, checkpoint_seconds, setup, lanes, observed, saved)
-    runs, done, logged = keeper.resumed(runs, lambda runs: _advance(setup, lanes, observed, runs, _bounds(saved, 0, 0)))
+    evaluation = _evaluation(setup, lanes)
+    runs = _begin(setup, lanes, evaluation)
+    observed = _Observed(probe, observe, evaluation, bool(spectra))
+    keeper = Keeper(checkpoint, checkpoint_seconds, saved, {"runs": runs} | _parts(setup, lanes, observed))
+    shapes = eqx.filter_eval_shape(_advance, setup, lanes, observed, runs, _bounds(saved, 0, 0))[1]
+    runs, logged, done = keeper.resumed(runs, shapes)
     ends = range(done, len(saved), _CHUNK)
     for first in progress_bar(ends, int(saved[-1]), show=progress, weight=lambda first: _stretch(saved, first)):
-        if done and bool((runs.status != Status.ok).all()):  # nothing is left to train
-            logged.append(jax.tree.map(lambda leaf: jnp.full_like(leaf[:, :1], jnp.nan).repeat(len(saved) - done, 1), logged[0]))
-            done = len(saved)
-            break
-        last = min(first + _CHUNK, len(saved))
-        runs, values = _advance(setup, lanes, observed, runs, _bounds(saved, first, last))
-        logged.append(jax.tree.map(lambda leaf: leaf[:, : last - first], values))
-        done = last
+        done = min(first + _CHUNK, len(saved))
+        if first and bool((runs.status != Status.ok).all()):  # nothing is left to train
+            logged.append(_blank(shapes, done - first))
+            continue
+        runs, values = _advance(setup, lanes, observed, runs, _bounds(saved, first, done))
+        logged.append(_first_logs(values, done - first))
         if progress:
             jax.block_until_ready(runs)
         keeper.keep(runs, logged, done)
@@ -139,17 +149,31 @@ def train_networks(
     return _result(setup, lanes, count, runs, ys, saved)
 
 
+def _first_logs(values: Any, count: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:, :count], values)
+
+
+def _blank(shapes: Any, count: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.full((leaf.shape[0], count, *leaf.shape[2:]), jnp.nan, leaf.dtype), shapes)
+
+
 class _Observed(eqx.Module):
     """What is logged."""
 
     probe: Any
     own: Any
+    evaluation: Any
     spectra: bool = eqx.field(static=True)
 
 
 @eqx.filter_jit
-def _begin(setup: Setup, lanes: Lane) -> NetworkRun:
-    return _over_lanes(lambda lane: begin(setup, lane), lanes)
+def _evaluation(setup: Setup, lanes: Lane) -> Any:
+    return _over_lanes(lambda lane: evaluation_views(setup, lane), lanes)
+
+
+@eqx.filter_jit
+def _begin(setup: Setup, lanes: Lane, evaluation: Any) -> NetworkRun:
+    return _over_lanes(lambda lane, own: begin(setup, lane, own), lanes, evaluation)
 
 
 @eqx.filter_jit
@@ -157,8 +181,10 @@ def _advance(setup: Setup, lanes: Lane, observed: _Observed, runs: NetworkRun, b
     """The runs after some stretches of steps, and what was logged after each; bounds (first, end) with first < 0 are no stretch."""
 
     def observe(runs: NetworkRun) -> Any:
-        log = lambda lane, run: observe_run(setup, lane, observed.probe, observed.own, observed.spectra, run)  # noqa: E731
-        return _over_lanes(log, lanes, runs)
+        def log(lane: Lane, run: NetworkRun, views: Any) -> Any:
+            return observe_run(setup, lane, observed.probe, observed.own, observed.spectra, run, views)
+
+        return _over_lanes(log, lanes, runs, observed.evaluation)
 
     def stretch(runs: NetworkRun, ends: Array) -> tuple[NetworkRun, Any]:
         def one_step(number: Array, runs: NetworkRun) -> NetworkRun:
@@ -223,8 +249,8 @@ def _require_fit(setup: Setup, lanes: Lane) -> None:
     """Says in one line that network, views and loss do not fit, before JAX says it at length."""
 
     def whole(lane: Lane) -> Array:
-        run = begin(setup, lane)
-        return objective(setup, lane, run, setup.data.batch(lane.key(0), lane.views), run.parameters)[0]
+        run = begin(setup, lane, evaluation_views(setup, lane))
+        return objective(setup, lane, run, setup.data.batch(lane.key, lane.views), run.parameters)[0]
 
     try:
         found = eqx.filter_eval_shape(lambda lanes: _over_lanes(whole, lanes), lanes)
@@ -237,56 +263,18 @@ def _require_fit(setup: Setup, lanes: Lane) -> None:
         raise ValueError(f"Argument `loss` must return one number, but returns an array of shape {found.shape[1:]}.")
 
 
-class _Keeper:
-    """Writes and reads the checkpoint of a call, where it has one."""
-
-    def __init__(
-        self, path: Any, seconds: float, setup: Setup, lanes: Lane, observed: _Observed, saved: np.ndarray
-    ) -> None:
-        self.path = None if path is None else Path(path).expanduser()
-        self.seconds, self.saved, self.written = float(seconds), saved, time.monotonic()
-        self.parts = {
-            "make": setup.make, "network": setup.rest, "images": setup.data, "loss": lanes.loss, "views": lanes.views,
-            "optimiser": lanes.optimiser, "target_momentum": lanes.momentum, "seeds": lanes.seed,
-            "learning_rate": lanes.learning_rate, "weight_decay": lanes.weight_decay, "init_scale": lanes.init_scale,
-            "diverged_above": setup.bound, "spectrum_samples": setup.samples, "labels": observed.probe,
-            "observe": observed.own, "spectra": observed.spectra,
-        }  # fmt: skip
-
-    def resumed(self, runs: NetworkRun, logs: Callable[[NetworkRun], Any]) -> tuple[NetworkRun, int, list]:
-        """(runs, logged steps that are done, what was logged) from the file; the given runs where there is none."""
-        if self.path is None:
-            return runs, 0, []
-        self.fingerprint = files.fingerprint({**self.parts, "start": runs})
-        if not self.path.exists():
-            return runs, 0, []
-        header = files.read_header(self.path)
-        files.require_same(self.path, header["fingerprint"], self.fingerprint)
-        before = header["steps"]
-        if before != self.saved[: len(before)].tolist():
-            raise files.CheckpointMismatch(
-                f"Checkpoint {str(self.path)!r} belongs to a run that was logged at other steps: give back the same `log_every`, "
-                f"and `steps` of at least {before[-1]} that continue them."
-            )
-        shapes = eqx.filter_eval_shape(lambda runs: logs(runs)[1], runs)
-        like = jax.tree.map(lambda leaf: np.zeros((leaf.shape[0], len(before), *leaf.shape[2:]), leaf.dtype), shapes)
-        runs, values = files.load(self.path, (runs, like))
-        return runs, len(before), [jax.tree.map(jnp.asarray, values)]
-
-    def keep(self, runs: NetworkRun, logged: list, done: int, at_the_end: bool = False) -> None:
-        """Writes the runs, unless it was done a short while ago."""
-        if self.path is None or not (at_the_end or time.monotonic() - self.written >= self.seconds):
-            return
-        values = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *logged)
-        header = {"fingerprint": self.fingerprint, "steps": self.saved[:done].tolist()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        files.save(self.path, header, (runs, values))
-        self.written = time.monotonic()
+def _parts(setup: Setup, lanes: Lane, observed: _Observed) -> dict[str, Any]:
+    """What a run depends on, by the names of the arguments."""
+    return {
+        "make": setup.make, "network": setup.rest, "images": setup.data, "loss": lanes.loss, "views": lanes.views,
+        "optimiser": lanes.optimiser, "target_momentum": lanes.momentum, "seeds": lanes.seed,
+        "learning_rate": lanes.learning_rate, "weight_decay": lanes.weight_decay, "init_scale": lanes.init_scale,
+        "diverged_above": setup.bound, "spectrum_samples": setup.samples, "labels": observed.probe,
+        "observe": observed.own, "spectra": observed.spectra,
+    }  # fmt: skip
 
 
-def _result(
-    setup: Setup, lanes: Lane, count: int | None, runs: NetworkRun, ys: Any, saved: np.ndarray
-) -> NetworkRuns:
+def _result(setup: Setup, lanes: Lane, count: int | None, runs: NetworkRun, ys: Any, saved: np.ndarray) -> NetworkRuns:
     def own(tree: Any) -> Any:
         return tree if count is not None else jax.tree.map(lambda leaf: leaf[0], tree)
 

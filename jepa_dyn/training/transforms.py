@@ -1,8 +1,8 @@
 """Random changes of one image on the device, pure functions of (key, image): crops, flips, noise, colours, hidden patches.
 
-A transform is an `equinox.Module` called as `transform(key, image) -> image` on (height, width, channels). `plain(image)` is what it
-does without chance, for features that are read out, and `shape_of(shape)` the shape that it makes, or a ValueError where an image
-is too small. Its floating-point numbers may be arrays of one number per lane of `train_networks`; sizes choose a program.
+A transform is an `equinox.Module` called as `transform(key, image) -> image` on (height, width, channels). `plain(image)` is what
+it does without chance, for features that are read out, and `shape_of(shape)` the shape that it makes, or a ValueError where an
+image is too small. Its floating-point numbers may be arrays of one number per lane of `train_networks`; sizes choose a program.
 """
 
 from typing import Protocol
@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jepa_dyn._checks import require, require_count, require_nonnegative
 
@@ -50,9 +50,7 @@ class Crop(eqx.Module):
         require_count("size", self.size)
 
     def __call__(self, key: Array, image: Float[Array, "h w c"]) -> Float[Array, "size size c"]:
-        room = jnp.array([side - self.size + 1 for side in image.shape[:2]])
-        corner = jax.random.randint(key, (2,), 0, room)
-        return self._window(image, corner)
+        return self._window(image, random_corner(key, image.shape, (self.size, self.size)))
 
     def plain(self, image: Array) -> Array:
         return self._window(image, jnp.array([(side - self.size) // 2 for side in image.shape[:2]]))
@@ -87,12 +85,14 @@ class ResizedCrop(eqx.Module):
                 raise ValueError(f"Argument `{name}` must be 0 < least <= largest <= {most:g}, but is {bounds}.")
 
     def __call__(self, key: Array, image: Float[Array, "h w c"]) -> Float[Array, "size size c"]:
-        keys = jax.random.split(key, 3)
+        drawn = jax.random.uniform(key, (4,), image.dtype)
         sides = jnp.array(image.shape[:2], image.dtype)
-        area = jax.random.uniform(keys[0], (), image.dtype, *self.area) * sides[0] * sides[1]
-        ratio = jnp.exp(jax.random.uniform(keys[1], (), image.dtype, *np.log(self.aspect)))
+        low, high = self.area
+        area = (low + (high - low) * drawn[0]) * sides[0] * sides[1]
+        low, high = np.log(self.aspect)
+        ratio = jnp.exp(jnp.asarray(low + (high - low) * drawn[1], image.dtype))
         window = jnp.minimum(jnp.sqrt(jnp.stack([area / ratio, area * ratio])), sides)
-        corner = jax.random.uniform(keys[2], (2,), image.dtype) * (sides - window)
+        corner = drawn[2:] * (sides - window)
         return self._resized(image, corner, window)
 
     def plain(self, image: Array) -> Array:
@@ -151,15 +151,17 @@ class ColourJitter(_Chance):
         _require_probability("probability", self.probability)
 
     def __call__(self, key: Array, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-        chosen, others = jax.random.split(key)
-        by = jax.random.uniform(others, (4,), image.dtype, -1, 1)
+        drawn = jax.random.uniform(key, (5,), image.dtype)
+        by = 2 * drawn - 1
         changed = image * (1 + self.brightness * by[0])
         middle = jnp.mean(_grey(changed))
         changed = middle + (changed - middle) * (1 + self.contrast * by[1])
         if image.shape[2] == 3:
             grey = _grey(changed)
-            changed = _turned(grey + (changed - grey) * (1 + self.saturation * by[2]), 2 * jnp.pi * self.hue * by[3])
-        return jnp.where(jax.random.bernoulli(chosen, self.probability), changed.astype(image.dtype), image)
+            changed = _turned(
+                grey + (changed - grey) * (1 + self.saturation * by[2]), 2 * jnp.pi * jnp.asarray(self.hue) * by[3]
+            )
+        return jnp.where(drawn[4] < self.probability, changed.astype(image.dtype), image)
 
 
 class Greyscale(_Chance):
@@ -186,6 +188,12 @@ class Standardise(_Chance):
 
     def plain(self, image: Array) -> Array:
         return (image - jnp.asarray(self.mean, image.dtype)) / jnp.asarray(self.deviation, image.dtype)
+
+
+def random_corner(key: Array, whole: tuple[int, ...], part: tuple[int, int]) -> Int[Array, "2"]:
+    """Row and column of the first corner of a window, uniform over all places where it fits."""
+    room = np.array([side - own + 1 for side, own in zip(whole[:2], part, strict=True)], np.int32)
+    return (jax.random.uniform(key, (2,), jnp.float32) * room).astype(jnp.int32)
 
 
 def _grey(image: Array) -> Array:

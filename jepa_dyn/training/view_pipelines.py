@@ -1,4 +1,4 @@
-"""Views of one image on the device, pure functions of (key, image): two views, a view with hidden patches, block masks as in I-JEPA.
+"""Views of one image on the device, pure functions of (key, image): two views, hidden patches, block masks as in I-JEPA.
 
 Views are flat, in the order (row, column, channel), whatever the network makes of them. `views(key, image)` is mapped over a batch
 inside the training step, so a run needs no other memory than its images.
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jepa_dyn._checks import require_count
-from jepa_dyn.training.transforms import Shape, Transform
+from jepa_dyn.training.transforms import Shape, Transform, random_corner
 
 
 class Views(Protocol):
@@ -27,8 +27,9 @@ class Views(Protocol):
 
 
 def _through(transforms: tuple[Transform, ...], key: Array, image: Array) -> Array:
-    for number, transform in enumerate(transforms):
-        image = transform(jax.random.fold_in(key, number), image)
+    keys = [key] if len(transforms) == 1 else jax.random.split(key, len(transforms))
+    for own, transform in zip(keys, transforms, strict=False):
+        image = transform(own, image)
     return image
 
 
@@ -56,9 +57,11 @@ class TwoViews(eqx.Module):
 
     def __call__(self, key: Array, image: Float[Array, "h w c"]) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         keys = jax.random.split(key, 3)
-        image = _through(self.shared, keys[0], image)
-        x = _through(self.first, keys[1], image)
-        y = _through(self.first if self.second is None else self.second, keys[2], image)
+        image = _through(self.shared, keys[2], image)
+        if self.second is None:
+            x, y = jax.vmap(lambda own: _through(self.first, own, image))(keys[:2])
+        else:
+            x, y = _through(self.first, keys[0], image), _through(self.second, keys[1], image)
         return x.reshape(-1), y.reshape(-1)
 
     def plain(self, image: Float[Array, "h w c"]) -> Float[Array, " m"]:
@@ -73,7 +76,7 @@ class TwoViews(eqx.Module):
 
 
 class HiddenPatches(eqx.Module):
-    """(x, y, hidden): y the image through `transforms`, x the same with random patches set to 0, hidden (m,) which numbers those are.
+    """(x, y, hidden): y the image through `transforms`, x the same with random patches set to 0, hidden (m,) says where.
 
     round(`fraction` x patches) patches of `patch_size` pixels a side are hidden, all choices equally likely: the views of a masked
     autoencoder (He 2022), whose loss counts what is hidden.
@@ -112,9 +115,9 @@ class HiddenPatches(eqx.Module):
 class BlockMasks(eqx.Module):
     """(x, visible, targets): the image through `transforms`, its visible patches, and K target blocks of patches to predict.
 
-    Patches have `patch_size` pixels a side and are numbered row by row. Target k is a block of `blocks[k]` = (rows, columns) of them,
-    its place uniform; targets may overlap. The context is a block of `context` (rows, columns), without all targets: `visible` (T,)
-    says which patches are in it. `targets` are the numbers of the patches of each block.
+    Patches have `patch_size` pixels a side and are numbered row by row. Target k is a block of `blocks[k]` = (rows, columns) of
+    them, its place uniform; targets may overlap. The context is a block of `context` (rows, columns), without all targets:
+    `visible` (T,) says which patches are in it. `targets` are the numbers of the patches of each block.
 
     Sizes are fixed, so that shapes are: I-JEPA draws one size per batch (targets of 0.15 to 0.2 of the image, aspect 0.75 to 1.5, a
     context of 0.85 to 1). Where targets cover the whole context, nothing is visible and the predictor sees places only.
@@ -160,8 +163,7 @@ class BlockMasks(eqx.Module):
 
 def _block(key: Array, grid: tuple[int, ...], size: tuple[int, int]) -> Array:
     """Numbers of the patches of a block at a random place."""
-    room = jnp.array([whole - part + 1 for whole, part in zip(grid, size, strict=True)])
-    corner = jax.random.randint(key, (2,), 0, room)
+    corner = random_corner(key, grid, size)
     rows, columns = corner[0] + jnp.arange(size[0]), corner[1] + jnp.arange(size[1])
     return (rows[:, None] * grid[1] + columns).reshape(-1)
 
