@@ -62,7 +62,7 @@ def _drawn(key: Array, count: int, total: int) -> Int[Array, " count"]:
     return (jax.random.bits(key, (count,), jnp.uint32) % jnp.uint32(total)).astype(jnp.int32)
 
 
-def training_data(images: Any, views: Views | None, batch_size: int | None, dtype: Any) -> ImageData | PairData:
+def training_data(images: Any, views: Any, batch_size: int | None, dtype: Any) -> ImageData | PairData:
     """The data of a run, checked.
 
     Raises:
@@ -79,6 +79,11 @@ def training_data(images: Any, views: Views | None, batch_size: int | None, dtyp
         require_finite("images", x)
         require_finite("images", y)
         return PairData(x, y, batch_size)
+    if not isinstance(views, Views):
+        raise TypeError(
+            "Argument `views` must be views such as TwoViews, with `plain` and `shape_of`, or None, "
+            f"but has type {type(views).__name__}."
+        )
     array = require_images(images)
     views.shape_of(array.shape[1:])
     return ImageData(jnp.asarray(array, dtype), batch_size)

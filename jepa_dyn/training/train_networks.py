@@ -32,7 +32,6 @@ from jepa_dyn.training.step import (
     start_network,
     step,
 )
-from jepa_dyn.training.view_pipelines import Views
 
 _CHUNK = 16  # logged steps per call of the compiled program, which so does not depend on how many there are
 
@@ -43,8 +42,8 @@ def train_networks(
     loss: Any,
     steps: int,
     *,
-    views: Views | None = None,
-    seeds: ArrayLike = 0,
+    views: Any = None,
+    seeds: Any = 0,
     batch_size: int | None = 128,
     learning_rate: ArrayLike | None = None,
     optimiser: Any = optax.sgd,
@@ -55,7 +54,7 @@ def train_networks(
     spectra: bool = True,
     spectrum_samples: int = 256,
     observe: Callable[[Any, Any, Any], dict[str, Any]] | None = None,
-    labels: ArrayLike | None = None,
+    labels: Any = None,
     test: tuple[Any, Any] | None = None,
     probe_samples: int = 512,
     ridge: ArrayLike = 1e-3,

@@ -5,7 +5,7 @@ it does without chance, for features that are read out, and `shape_of(shape)` th
 image is too small. Its floating-point numbers may be arrays of one number per lane of `train_networks`; sizes choose a program.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])  # Rec. 601
 _YIQ = np.array([_LUMINANCE, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
+@runtime_checkable
 class Transform(Protocol):
     """What views are made of."""
 
@@ -56,7 +57,9 @@ class Crop(eqx.Module):
         return self._window(image, jnp.array([(side - self.size) // 2 for side in image.shape[:2]]))
 
     def _window(self, image: Array, corner: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (self.size, self.size, image.shape[2]))
+        return jax.lax.dynamic_slice(
+            image, (corner[0], corner[1], jnp.zeros_like(corner[0])), (self.size, self.size, image.shape[2])
+        )
 
     def shape_of(self, shape: Shape) -> Shape:
         if min(shape[:2]) < self.size:

@@ -4,18 +4,19 @@ Views are flat, in the order (row, column, channel), whatever the network makes 
 inside the training step, so a run needs no other memory than its images.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jepa_dyn._checks import require_count
 from jepa_dyn.training.transforms import Shape, Transform, random_corner
 
 
+@runtime_checkable
 class Views(Protocol):
     """What `train_networks` asks of a way to take views."""
 
@@ -176,7 +177,7 @@ def require_whole_patches(shape: Shape, patch_size: int) -> None:
         )
 
 
-def require_images(images: ArrayLike) -> np.ndarray:
+def require_images(images: Any) -> np.ndarray:
     """Images as floats (N, h, w, c); greys (N, h, w) get a channel, bytes are divided by 255.
 
     Raises:
