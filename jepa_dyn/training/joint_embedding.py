@@ -69,7 +69,8 @@ class DirectPredictor(eqx.Module):
 
     def matrix(self, correlation: Float[Array, "d d"]) -> Float[Array, "d d"]:
         """W_P, held fixed."""
-        matrix = predictor_matrix(correlation, None if self.exponent == 1 else self.exponent)
+        exponent = None if self.exponent == 1 else jnp.asarray(self.exponent, correlation.dtype)
+        matrix = predictor_matrix(correlation, exponent)
         if self.ridge:
             matrix = matrix + self.ridge * jnp.linalg.norm(matrix, 2) * jnp.eye(len(matrix), dtype=matrix.dtype)
         return jax.lax.stop_gradient(matrix)

@@ -28,7 +28,9 @@ def carries_statistics(layer: Any) -> bool:
 
 def apply_layer(layer: Callable, x: Array, statistics: Any) -> tuple[Array, Any]:
     """(output, statistics) of one sample, whether or not the layer carries statistics."""
-    return layer(x, statistics) if carries_statistics(layer) else (layer(x), statistics)
+    if not carries_statistics(layer):
+        return layer(x), statistics
+    return layer(x, jax.tree.map(identity, statistics))  # a copy: Equinox marks what was replaced as unusable
 
 
 def over_rows(layer: Callable, rows: Array, statistics: Any) -> tuple[Array, Any]:

@@ -112,7 +112,8 @@ def test_direct_predictor_is_the_power_of_the_moving_correlation(exponent):
     np.testing.assert_allclose(ridge, matrix + 0.1 * s.max() ** exponent * np.eye(2), rtol=1e-10)
     # an IsoLoss takes the matrix itself
     loss = losses.TABLE_1["cosine_iso"]
-    iso = [losses.representation_loss(loss, jnp.asarray(z), jnp.asarray(q), jnp.asarray(matrix)) for z, q in zip(Z, Z[::-1], strict=True)]  # fmt: skip
+    pairs = [(jnp.asarray(z), jnp.asarray(q)) for z, q in zip(Z, Z[::-1], strict=True)]
+    iso = [losses.representation_loss(loss, *pair, jnp.asarray(matrix)) for pair in pairs]
     np.testing.assert_allclose(value(network, loss, before)[0], np.mean(iso), rtol=1e-10)
 
 

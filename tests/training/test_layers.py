@@ -1,4 +1,4 @@
-"""Layers and networks: norms against numpy, residual networks against scipy's convolutions, transformers against their symmetries."""
+"""Layers and networks: norms against numpy, convolutions against scipy, transformers against their symmetries."""
 
 import equinox as eqx
 import jax
