@@ -133,14 +133,14 @@ class Keeper:
         self.seconds, self.saved, self.written = seconds, saved, time.monotonic()
         self.fingerprint = {} if path is None else fingerprint(parts)
 
-    def resumed(self, runs: Any, shapes: Any) -> tuple[Any, list[Any], int]:
-        """(runs, list of what was logged, logged steps that are done) from the file; `runs`, [], 0 where there is none.
+    def resumed(self, runs: Any, shapes: Any) -> tuple[Any, Any, int] | None:
+        """(runs, what was logged, logged steps that are done) from the file; None where there is none.
 
         Args:
-            shapes: of what is logged, (lanes, any number of steps, ...).
+            runs: at the start. shapes: of what is logged, (lanes, any number of steps, ...).
         """
         if self.path is None or not self.path.exists():
-            return runs, [], 0
+            return None
         header = read_header(self.path)
         require_same(self.path, header["fingerprint"], self.fingerprint)
         before = header["steps"]
@@ -150,12 +150,15 @@ class Keeper:
                 f"`steps` of at least {before[-1]} that continue them."
             )
         like = jax.tree.map(lambda leaf: np.zeros((leaf.shape[0], len(before), *leaf.shape[2:]), leaf.dtype), shapes)
-        runs, values = load(self.path, (runs, like))
-        return runs, [values], len(before)
+        return *load(self.path, (runs, like)), len(before)
 
-    def keep(self, runs: Any, logged: list[Any], done: int, at_the_end: bool = False) -> None:
-        """Writes the runs and what was logged up to now, unless that was done a short while ago."""
-        if self.path is None or not (at_the_end or time.monotonic() - self.written >= self.seconds):
+    def is_due(self) -> bool:
+        """Whether a file is wanted and the last was written long enough ago."""
+        return self.path is not None and time.monotonic() - self.written >= self.seconds
+
+    def keep(self, runs: Any, logged: list[Any], done: int) -> None:
+        """Writes the runs and what was logged up to now, where a file is wanted."""
+        if self.path is None:
             return
         values = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *logged)
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,8 @@ from jepa_dyn.status import Status
 from jepa_dyn.training.checkpoint import Keeper
 from jepa_dyn.training.image_data import probe_data, training_data
 from jepa_dyn.training.lanes import describe_loss, make_lanes, named_numbers, require_batch
+from jepa_dyn.training.many_lanes import CHUNK, ManyLanes, Observed, over_lanes
 from jepa_dyn.training.network_runs import NetworkRuns
-from jepa_dyn.training.observation import observe_run
 from jepa_dyn.training.step import (
     Lane,
     NetworkRun,
@@ -30,10 +30,7 @@ from jepa_dyn.training.step import (
     network_of,
     objective,
     start_network,
-    step,
 )
-
-_CHUNK = 16  # logged steps per call of the compiled program, which so does not depend on how many there are
 
 
 def train_networks(
@@ -112,7 +109,7 @@ def train_networks(
     require_count("spectrum_samples", spectrum_samples)
     require_nonnegative("checkpoint_seconds", checkpoint_seconds)
     saved = _logged_steps(int(steps), log_every)
-    like, _ = eqx.filter_eval_shape(start_network, make, jax.random.key(0), jnp.ones(()))
+    like, _ = eqx.filter_eval_shape(_start_network, make, jax.random.key(0), jnp.ones(()))
     dtype = _dtype(like)
     lanes, count = make_lanes(
         seeds, learning_rate, weight_decay, init_scale, target_momentum, loss, views, optimiser, dtype
@@ -126,26 +123,32 @@ def train_networks(
         probe = probe_data(images, labels, test, int(probe_samples), ridge, views is None, dtype)
     setup = Setup(make, _without_arrays(like), data, jnp.asarray(diverged_above, dtype), int(spectrum_samples))
     _require_fit(setup, lanes)
-    evaluation = _evaluation(setup, lanes)
-    runs = _begin(setup, lanes, evaluation)
-    observed = _Observed(probe, observe, evaluation, bool(spectra))
-    keeper = Keeper(checkpoint, checkpoint_seconds, saved, {"runs": runs} | _parts(setup, lanes, observed))
-    shapes = eqx.filter_eval_shape(_advance, setup, lanes, observed, runs, _bounds(saved, 0, 0))[1]
-    runs, logged, done = keeper.resumed(runs, shapes)
-    ends = range(done, len(saved), _CHUNK)
+    observed = Observed(probe, observe, bool(spectra))
+    many = ManyLanes(setup, lanes, observed, like)
+    runs = many.begin()
+    parts = {"runs": runs, "lanes per block": many.size} | _parts(setup, lanes, observed)
+    keeper = Keeper(checkpoint, checkpoint_seconds, saved, parts)
+    shapes = many.logged_shapes(runs)
+    found = keeper.resumed(many.join(runs), shapes)
+    logged, done = [], 0
+    if found is not None:
+        runs, logged, done = many.cut(found[0]), [found[1]], found[2]
+    ends = range(done, len(saved), CHUNK)
     for first in progress_bar(ends, int(saved[-1]), show=progress, weight=lambda first: _stretch(saved, first)):
-        done = min(first + _CHUNK, len(saved))
-        if first and bool((runs.status != Status.ok).all()):  # nothing is left to train
+        done = min(first + CHUNK, len(saved))
+        if first and all(bool((block.status != Status.ok).all()) for block in runs):  # nothing is left to train
             logged.append(_blank(shapes, done - first))
             continue
-        runs, values = _advance(setup, lanes, observed, runs, _bounds(saved, first, done))
+        runs, values = many.advance(runs, _bounds(saved, first, done))
         logged.append(_first_logs(values, done - first))
         if progress:
             jax.block_until_ready(runs)
-        keeper.keep(runs, logged, done)
-    keeper.keep(runs, logged, done, at_the_end=True)
+        if keeper.is_due():
+            keeper.keep(many.join(runs), logged, done)
+    ended = many.join(runs)
+    keeper.keep(ended, logged, done)
     ys = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *logged)
-    return _result(setup, lanes, count, runs, ys, saved)
+    return _result(setup, lanes, count, ended, ys, saved)
 
 
 def _first_logs(values: Any, count: int) -> Any:
@@ -156,62 +159,15 @@ def _blank(shapes: Any, count: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.full((leaf.shape[0], count, *leaf.shape[2:]), jnp.nan, leaf.dtype), shapes)
 
 
-class _Observed(eqx.Module):
-    """What is logged."""
-
-    probe: Any
-    own: Any
-    evaluation: Any
-    spectra: bool = eqx.field(static=True)
-
-
-@eqx.filter_jit
-def _evaluation(setup: Setup, lanes: Lane) -> Any:
-    return _over_lanes(lambda lane: evaluation_views(setup, lane), lanes)
-
-
-@eqx.filter_jit
-def _begin(setup: Setup, lanes: Lane, evaluation: Any) -> NetworkRun:
-    return _over_lanes(lambda lane, own: begin(setup, lane, own), lanes, evaluation)
-
-
-@eqx.filter_jit
-def _advance(setup: Setup, lanes: Lane, observed: _Observed, runs: NetworkRun, bounds: Array) -> tuple[NetworkRun, Any]:
-    """The runs after some stretches of steps, and what was logged after each; bounds (first, end) with first < 0 are no stretch."""
-
-    def observe(runs: NetworkRun) -> Any:
-        def log(lane: Lane, run: NetworkRun, views: Any) -> Any:
-            return observe_run(setup, lane, observed.probe, observed.own, observed.spectra, run, views)
-
-        return _over_lanes(log, lanes, runs, observed.evaluation)
-
-    def stretch(runs: NetworkRun, ends: Array) -> tuple[NetworkRun, Any]:
-        def one_step(number: Array, runs: NetworkRun) -> NetworkRun:
-            return _over_lanes(lambda lane, run: step(setup, lane, run, number), lanes, runs)
-
-        runs = jax.lax.fori_loop(ends[0], ends[1], one_step, runs)
-        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(observe, runs))
-        return runs, jax.lax.cond(ends[0] >= 0, observe, lambda _: blank, runs)
-
-    runs, values = jax.lax.scan(stretch, runs, bounds)
-    return runs, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), values)
-
-
-def _over_lanes(function: Callable, lanes: Lane, *carried: Any) -> Any:
-    """`function(lane, *carried)` over the lanes; everything in `carried` has an axis of lanes."""
-    arrays, rest = eqx.partition(lanes, eqx.is_array)
-    return jax.vmap(lambda own, *carried: function(eqx.combine(own, rest), *carried))(arrays, *carried)
-
-
 def _bounds(saved: np.ndarray, first: int, last: int) -> Array:
     """(first step, end) of the stretches that end at these saved steps, filled up with stretches that are none."""
     ends = np.stack([np.concatenate([[0], saved[:-1]]), saved], axis=1)[first:last]
-    filled = np.concatenate([ends, np.full((_CHUNK - len(ends), 2), -1)])
+    filled = np.concatenate([ends, np.full((CHUNK - len(ends), 2), -1)])
     return jnp.asarray(filled, jnp.int32)
 
 
 def _stretch(saved: np.ndarray, first: int) -> int:
-    return int(saved[min(first + _CHUNK, len(saved)) - 1] - (saved[first - 1] if first else 0))
+    return int(saved[min(first + CHUNK, len(saved)) - 1] - (saved[first - 1] if first else 0))
 
 
 def _logged_steps(steps: int, log_every: Any) -> np.ndarray:
@@ -246,13 +202,8 @@ def _without_arrays(like: Any) -> Any:
 
 def _require_fit(setup: Setup, lanes: Lane) -> None:
     """Says in one line that network, views and loss do not fit, before JAX says it at length."""
-
-    def whole(lane: Lane) -> Array:
-        run = begin(setup, lane, evaluation_views(setup, lane))
-        return objective(setup, lane, run, setup.data.batch(lane.key, lane.views), run.parameters)[0]
-
     try:
-        found = eqx.filter_eval_shape(lambda lanes: _over_lanes(whole, lanes), lanes)
+        found = eqx.filter_eval_shape(_first_losses, setup, lanes)
     except (TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
@@ -262,7 +213,20 @@ def _require_fit(setup: Setup, lanes: Lane) -> None:
         raise ValueError(f"Argument `loss` must return one number, but returns an array of shape {found.shape[1:]}.")
 
 
-def _parts(setup: Setup, lanes: Lane, observed: _Observed) -> dict[str, Any]:
+# compiled never, but traced once only
+_start_network = eqx.filter_jit(start_network)
+
+
+@eqx.filter_jit
+def _first_losses(setup: Setup, lanes: Lane) -> Array:
+    def whole(lane: Lane) -> Array:
+        run = begin(setup, lane, evaluation_views(setup, lane))
+        return objective(setup, lane, run, setup.data.batch(lane.key, lane.views), run.parameters)[0]
+
+    return over_lanes(whole, lanes)
+
+
+def _parts(setup: Setup, lanes: Lane, observed: Observed) -> dict[str, Any]:
     """What a run depends on, by the names of the arguments."""
     return {
         "make": setup.make, "network": setup.rest, "images": setup.data, "loss": lanes.loss, "views": lanes.views,
