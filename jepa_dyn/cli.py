@@ -194,8 +194,9 @@ def _add_figure_options(parser: argparse.ArgumentParser, arguments: Sequence[str
         return
     group = parser.add_argument_group(f"options of {name}")
     for option, parameter in _find(name).options.items():
-        flag, text = f"--{option.replace('_', '-')}", f"default: {parameter.default:g}"
-        group.add_argument(flag, type=type(parameter.default), default=parameter.default, help=text)
+        default = parameter.default
+        text = f"default: {default!r}" if isinstance(default, str) else f"default: {default:g}"
+        group.add_argument(f"--{option.replace('_', '-')}", type=type(default), default=default, help=text)
 
 
 def _list() -> int:

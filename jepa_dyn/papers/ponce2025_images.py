@@ -16,24 +16,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn._checks import require, require_nonnegative, require_positive
 from jepa_dyn.metrics import effective_rank_of_eigenvalues
 from jepa_dyn.moments import load_labelled_images
 from jepa_dyn.papers import ponce2025_images_checks as claims
-from jepa_dyn.papers._figure import PAPERS, whole, with_checks
+from jepa_dyn.papers._figure import PAPERS, in_float32, whole, with_checks
 from jepa_dyn.training import (
     Crop,
     GaussianNoise,
-    JointEmbedding,
-    MomentumSchedule,
     Standardise,
     TwoViews,
     linear_momentum,
     perceptron,
     train_networks,
 )
+from jepa_dyn.training.joint_embedding import Outcome
 
 if TYPE_CHECKING:
     import xarray
@@ -57,59 +56,63 @@ def absolute_error(prediction: Float[Array, "n d"], target: Float[Array, "n d"])
     return jnp.mean(jnp.abs(prediction - target))
 
 
-class Remembering(eqx.Module):
-    """A network that carries, as its statistics, the parameters that its last batch met: what increments are taken from."""
+def procedure_loss(
+    prediction: Float[Array, "n d"], own: Float[Array, "n d"], held: Float[Array, "n d"], *, plain: ArrayLike
+) -> Float[Array, ""]:
+    """E where `plain` is 1: the goal is f_theta(y) with its gradient; F where it is 0: the goal is f_xi(y), held fixed."""
+    return absolute_error(prediction, plain * own + (1 - plain) * jax.lax.stop_gradient(held))
 
-    network: JointEmbedding
+
+class SiameseNetwork(eqx.Module):
+    """Encoder f_theta and predictor g_psi with the moving average f_xi, trained in one direction, from x to y.
+
+    Its statistics are (theta, psi, xi) as the last batch met them: what increments are taken from.
+    """
+
+    encoder: Any
+    predictor: Any
     before: eqx.nn.StateIndex
 
     def moving_part(self) -> Any:
-        return self.network.moving_part()
+        """What xi is an average of."""
+        return self.encoder
 
     def representation(self, x: Array, statistics: Any) -> Array:
-        return self.network.representation(x, statistics)
+        """What the probe reads out."""
+        return self.encoder(x)
 
-    def objective(self, loss: Any, statistics: Any, target: Any, memory: Any, views: Any) -> tuple[Array, Any]:
-        """The loss of the network, which is trained as if nothing were remembered."""
-        value, outcome = self.network.objective(loss, statistics, target, memory, views)
-        encoder, predictor = _parameters(self.network)
-        goal = encoder if target is None else _flat(target.network)
-        now = jax.lax.stop_gradient((encoder, predictor, goal))
+    def objective(self, loss: Any, statistics: Any, target: Any, memory: Any, views: Any) -> tuple[Array, Outcome]:
+        """The loss of a batch, and the parameters that it met."""
+        z, own = (jax.vmap(self.encoder)(view) for view in views)
+        held = jax.vmap(target.network)(views[1])
+        value = loss(jax.vmap(self.predictor)(z), own, held)
+        now = jax.lax.stop_gradient((_flat(self.encoder), _flat(self.predictor), _flat(target.network)))
         # a copy, because Equinox makes a state useless once it has been changed
-        statistics = jax.tree.map(lambda leaf: leaf, outcome.statistics)
-        return value, outcome._replace(statistics=statistics.set(self.before, now))
+        met = jax.tree.map(lambda leaf: leaf, statistics).set(self.before, now)
+        return value, Outcome((z, own), met, target.statistics, memory)
 
 
 def _flat(module: Any) -> Array:
     return ravel_pytree(eqx.filter(module, eqx.is_inexact_array))[0]
 
 
-def _parameters(network: JointEmbedding) -> tuple[Array, Array]:
-    """(theta, psi)."""
-    return _flat(network.trunk), _flat(network.predictor)
-
-
-def siamese_network(key: Array, *, inputs: int, target: str) -> Remembering:
-    """Encoder and predictor, each a perceptron with one hidden layer; one direction, from x to y, as in (1)."""
+def siamese_network(key: Array, *, inputs: int) -> SiameseNetwork:
+    """Encoder and predictor, each a perceptron with one hidden layer."""
     first, second = jax.random.split(key)
-    encoder = perceptron(first, inputs, OUTPUTS, widths=(WIDTH,))
-    predictor = perceptron(second, OUTPUTS, OUTPUTS, widths=(OUTPUTS,))
-    network = JointEmbedding(encoder, predictor=predictor, target=target, symmetric=False)
-    theta, psi = _parameters(network)
-    return Remembering(network, eqx.nn.StateIndex((theta, psi, theta)))
+    encoder = in_float32(perceptron(first, inputs, OUTPUTS, widths=(WIDTH,)))
+    predictor = in_float32(perceptron(second, OUTPUTS, OUTPUTS, widths=(OUTPUTS,)))
+    return SiameseNetwork(encoder, predictor, eqx.nn.StateIndex((_flat(encoder), _flat(predictor), _flat(encoder))))
 
 
-def _observed(network: Remembering, statistics: Any, views: Any) -> dict[str, Array]:
-    """E, lengths of the last steps of theta and psi, and theta_t - xi_(t-1), which (1 - alpha_t) makes the step of xi."""
-    own = network.network
-    x, y = (jax.vmap(own.trunk)(view) for view in views)
-    theta, psi = _parameters(own)
-    before = statistics.get(network.before)
+def _observed(network: SiameseNetwork, statistics: Any, views: Any) -> dict[str, Array]:
+    """E, lengths of the last steps of theta and psi, and of theta_t - xi_(t-1), which 1 - alpha_t makes the step of xi."""
+    x, y = (jax.vmap(network.encoder)(view) for view in views)
+    theta, psi, xi = statistics.get(network.before)
     return {
-        "E": absolute_error(jax.vmap(own.predictor)(x), y),
-        "encoder_increment": jnp.linalg.norm(theta - before[0]),
-        "predictor_increment": jnp.linalg.norm(psi - before[1]),
-        "gap": jnp.linalg.norm(theta - before[2]),
+        "E": absolute_error(jax.vmap(network.predictor)(x), y),
+        "encoder_increment": jnp.linalg.norm(_flat(network.encoder) - theta),
+        "predictor_increment": jnp.linalg.norm(_flat(network.predictor) - psi),
+        "gap": jnp.linalg.norm(_flat(network.encoder) - xi),
     }
 
 
@@ -141,7 +144,7 @@ def fig2(
 
     Returns:
         Dataset over (procedure, seed, step): E, F, lengths of the last steps of theta, psi, xi, accuracy of a linear probe on
-        images that were not trained on, effective rank of the embeddings. xi of the plain gradient is NaN, of SG it is theta.
+        images that were not trained on, effective rank of the embeddings. xi is theta but for EMA.
 
     Raises:
         ValueError: an option out of range; a path that holds no labelled images.
@@ -162,30 +165,30 @@ def fig2(
     images = np.asarray(images)
     side = max(1, round(CROP * min(images.shape[1:3])))
     change = (Standardise(float(images.mean()), float(images.std())), Crop(side), GaussianNoise(NOISE))
-    saved = np.unique(np.linspace(0, total, 121).astype(int))
-    options = {
-        "views": TwoViews(change), "batch_size": batch, "learning_rate": learning_rate, "log_every": saved, "observe": _observed,
-        "optimiser": partial(optax.adamw, weight_decay=weight_decay), "labels": labels, "test": test, "progress": True,
-    }  # fmt: skip
-    inputs, drawn = side**2 * images.shape[3], int(key) + np.arange(count)
-    # SG is EMA with alpha = 0, so that both are lanes of one program
-    ends = np.repeat([[0.0, first_momentum], [0.0, last_momentum]], count, axis=1)
-    schedule = linear_momentum(*ends, steps=total)
-    found = [
-        train_networks(
-            partial(siamese_network, inputs=inputs, target=target),
-            images,
-            absolute_error,
-            total,
-            seeds=np.tile(drawn, copies),
-            target_momentum=momentum,
-            **options,
-        )
-        for target, copies, momentum in (("online", 1, 0.0), ("ema", 2, schedule))
-    ]
-    logs = {name: np.concatenate([np.asarray(run.ys[name], float) for run in found]) for name in found[0].ys}
-    logs["target_increment"] = logs.pop("gap") * (1 - _momenta(schedule, saved, count))
-    logs["F"] = np.where(np.isnan(logs["target_increment"]), np.nan, logs["loss"])
+    saved = np.unique(np.linspace(0, total, 101).astype(int))
+    # one lane per procedure and seed; SG is EMA with alpha = 0, and so are, with no use of xi, the lanes of the plain gradient
+    ends = np.repeat([[0.0, 0.0, first_momentum], [0.0, 0.0, last_momentum]], count, axis=1)
+    schedule, drawn = linear_momentum(*ends, steps=total), int(key) + np.arange(count)
+    run = train_networks(
+        jax.tree_util.Partial(siamese_network, inputs=side**2 * images.shape[3]),
+        images,
+        partial(procedure_loss, plain=np.repeat([1.0, 0.0, 0.0], count)),
+        total,
+        views=TwoViews(change),
+        seeds=np.tile(drawn, len(PROCEDURES)),
+        batch_size=batch,
+        learning_rate=learning_rate,
+        optimiser=partial(optax.adamw, weight_decay=weight_decay),
+        target_momentum=schedule,
+        log_every=saved,
+        observe=_observed,
+        labels=labels,
+        test=test,
+        progress=True,
+    )
+    logs = {name: np.array(values, float) for name, values in run.ys.items()}
+    logs["F"], alphas = logs["loss"], np.asarray(jax.vmap(schedule)(jnp.asarray(saved))).T
+    logs["target_increment"] = logs["gap"] * (1 - alphas)
     logs["effective_rank"] = np.asarray(effective_rank_of_eigenvalues(logs["covariance_eigenvalues"]))
     for name in ("encoder_increment", "predictor_increment", "target_increment"):
         logs[name][:, 0] = np.nan  # no step has been taken
@@ -194,7 +197,7 @@ def fig2(
         name: (place, logs[name].reshape(len(PROCEDURES), count, -1), {"long_name": text})
         for name, text in OBSERVED.items()
     }
-    status = np.concatenate([np.asarray(run.status) for run in found]).reshape(len(PROCEDURES), count)
+    status = np.asarray(run.status).reshape(len(PROCEDURES), count)
     variables["status"] = (place[:2], status, {"long_name": "outcome, see jepa_dyn.Status"})
     coords = {
         "procedure": list(PROCEDURES),
@@ -209,9 +212,3 @@ def fig2(
     }  # fmt: skip
     dataset = xarray.Dataset(variables, coords, attrs)
     return with_checks(dataset, claims.fig2_checks(dataset), paper=PAPERS["ponce2025"], figure="2, in kind")
-
-
-def _momenta(schedule: MomentumSchedule, saved: np.ndarray, count: int) -> np.ndarray:
-    """alpha_t of every lane at the saved steps; NaN for the plain gradient, which has no xi."""
-    rest = np.asarray(jax.vmap(schedule)(jnp.asarray(saved))).T
-    return np.concatenate([np.full((count, len(saved)), np.nan), rest])

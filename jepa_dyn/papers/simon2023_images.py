@@ -1,9 +1,9 @@
 """Figures 3, 4 and 5 of Simon et al. 2023 in kind: the spectra of small networks trained with three losses on photographs.
 
-The paper trains ResNet-50 on STL-10 for days; here a perceptron, or a small ResNet on request, sees windows of the photographs that
-scikit-learn ships, or images by path. The losses, their options and what is drawn are the paper's: eigenvalues of C for Barlow Twins
-(of standardised embeddings where its loss standardises them), of the centred covariance for SimCLR (NT-Xent) and VICReg and for all
-hidden representations (appendix D.4). The three losses are three lanes of one program, on the same images and views.
+The paper trains ResNet-50 on STL-10; here a perceptron, or a small ResNet on request, sees windows of the photographs that
+scikit-learn ships, or images by path. The losses, their options and what is drawn are the paper's: eigenvalues of C for Barlow
+Twins (of standardised embeddings where its loss standardises them), of the centred covariance for SimCLR (NT-Xent) and VICReg and
+for all hidden representations (appendix D.4). The three losses are lanes of one program, on the same images and views.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ from jepa_dyn.metrics import (
 )
 from jepa_dyn.moments import load_images
 from jepa_dyn.papers import simon2023_images_checks as claims
-from jepa_dyn.papers._figure import PAPERS, whole, with_checks
+from jepa_dyn.papers._figure import PAPERS, in_float32, whole, with_checks
 from jepa_dyn.training import (
     ColourJitter,
     Crop,
@@ -118,10 +118,11 @@ def embedding_network(key: Array, *, side: int, dimension: int, network: str) ->
     """Encoder and a projector with one hidden layer."""
     first, second = jax.random.split(key)
     if network == "residual":
-        encoder = residual_network(first, (side, side, 3), outputs=REPRESENTATION)
+        encoder: Any = residual_network(first, (side, side, 3), outputs=REPRESENTATION)
     else:
         encoder = perceptron(first, 3 * side**2, REPRESENTATION, widths=(WIDTH,))
-    return JointEmbedding(encoder, perceptron(second, REPRESENTATION, dimension, widths=(REPRESENTATION,)))
+    projector = perceptron(second, REPRESENTATION, dimension, widths=(REPRESENTATION,))
+    return JointEmbedding(in_float32(encoder), in_float32(projector))
 
 
 def _standardised_spectrum(network: JointEmbedding, statistics: Any, views: Any) -> dict[str, Array]:
@@ -148,7 +149,9 @@ def _trained(
     )
     weights = dict(zip(("barlow", "simclr", "vicreg"), np.eye(len(LOSSES)), strict=True))
     return train_networks(
-        partial(embedding_network, side=side, dimension=whole("dimension", options["dimension"], 2), network=network),
+        jax.tree_util.Partial(
+            embedding_network, side=side, dimension=whole("dimension", options["dimension"], 2), network=network
+        ),
         images,
         partial(loss, **weights),
         steps,
@@ -180,8 +183,10 @@ def _times(
 
 def growth(ts: np.ndarray, values: np.ndarray, floor: float) -> Any:
     """`detect_steps` with every mode's own level, its median over the last tenth of the run; below `floor` x the largest: none."""
-    last = np.median(values[ts >= 0.9 * ts[-1]], axis=0)
-    return detect_steps(ts, values, level=np.maximum(last, floor * last.max()), log=True)
+    last = np.nan_to_num(np.median(values[ts >= 0.9 * ts[-1]], axis=0))
+    level = np.maximum(last, floor * last.max())
+    # a run that failed has no level, and no step either
+    return detect_steps(ts, values, level=np.where(level > 0, level, 1.0), log=True)
 
 
 def fig5(
@@ -212,8 +217,8 @@ def fig5(
         key: seed of windows, start and views.
 
     Returns:
-        Dataset over (loss, step, mode): eigenvalues of the embeddings and the largest ones of the encoder's output, effective ranks,
-        loss; the times of the steps found in both.
+        Dataset over (loss, step, mode): eigenvalues of the embeddings and the largest ones of the encoder's output, effective
+            ranks, loss; the times of the steps found in both.
 
     Raises:
         ValueError: an option out of range, an unknown network, a path that holds no images.
@@ -249,7 +254,7 @@ def fig5(
         "status": ("loss", np.asarray(run.status), {"long_name": "outcome, see jepa_dyn.Status"}),
     }
     for prefix, dim in (("", "mode"), ("hidden_", "hidden_mode")):
-        for name in ("times", "starts", "ends"):
+        for name in ("times", "ends"):
             rows = np.stack([np.asarray(getattr(one, name)) for one in found[prefix]])
             variables[f"{prefix}step_{name}"] = (("loss", dim), rows, {"long_name": "steps of the optimiser"})
     coords = {
@@ -267,7 +272,7 @@ def fig5(
     return with_checks(dataset, claims.fig5_checks(dataset), paper=PAPERS["simon2023"], figure="5, in kind")
 
 
-def _standard_runs(options: dict[str, Any], steps: int, full: bool) -> "xarray.Dataset":
+def _standard_runs(steps: int, full: bool, **options: Any) -> "xarray.Dataset":
     """What Figures 3 and 4 are drawn from: spectra from a usual start, and the level between the grown and the others."""
     import xarray
 
@@ -331,12 +336,8 @@ def fig3(
     Source: Simon 2023, Figure 3, section 6, appendices D.2, D.4.
     """
     dataset = _standard_runs(
-        {
-            "network": network, "path": path, "images": images, "dimension": dimension, "batch_size": batch_size,
-            "learning_rate": learning_rate, "key": key,
-        },
-        steps,
-        full,
+        steps, full, network=network, path=path, images=images, dimension=dimension, batch_size=batch_size,
+        learning_rate=learning_rate, key=key,
     )  # fmt: skip
     return with_checks(dataset, claims.fig3_checks(dataset), paper=PAPERS["simon2023"], figure="3, in kind")
 
@@ -358,11 +359,7 @@ def fig4(
     Source: Simon 2023, Figure 4, section 6.
     """
     dataset = _standard_runs(
-        {
-            "network": network, "path": path, "images": images, "dimension": dimension, "batch_size": batch_size,
-            "learning_rate": learning_rate, "key": key,
-        },
-        steps,
-        full,
+        steps, full, network=network, path=path, images=images, dimension=dimension, batch_size=batch_size,
+        learning_rate=learning_rate, key=key,
     )  # fmt: skip
     return with_checks(dataset, claims.fig4_checks(dataset), paper=PAPERS["simon2023"], figure="4, in kind")

@@ -33,7 +33,12 @@ def histogram(eigenvalues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bands(eigenvalues: np.ndarray) -> Bands:
-    """The emptiest place between two peaks of the histogram of log eigenvalues; of equally empty ones the middle."""
+    """The emptiest place between two peaks of the histogram of log eigenvalues; of equally empty ones the middle.
+
+    NaN and 1 where no eigenvalue is positive, as in a run that failed.
+    """
+    if not (eigenvalues > 0).any():
+        return Bands(float("nan"), 1.0)
     middles, shares = histogram(eigenvalues)
     left, right = np.maximum.accumulate(shares), np.maximum.accumulate(shares[::-1])[::-1]
     depth = shares / np.minimum(left, right)  # 1 at a peak or on its way down from the only one
@@ -127,7 +132,7 @@ def fig5_checks(dataset: "xarray.Dataset") -> list[Check]:
     found = []
     for loss in dataset.loss.values:
         one = dataset.sel(loss=loss)
-        times, starts, ends = (one[f"step_{name}"].values for name in ("times", "starts", "ends"))
+        times, ends = one.step_times.values, one.step_ends.values
         learned = np.flatnonzero(np.isfinite(times))
         order = learned[np.argsort(times[learned])]
         apart = int((times[order][1:] > ends[order][:-1]).sum())
@@ -143,7 +148,6 @@ def fig5_checks(dataset: "xarray.Dataset") -> list[Check]:
                 SCALE,
             )
         )
-        del starts
     for loss in dataset.loss.values:
         one = dataset.sel(loss=loss)
         gap, chance = matched(one.step_times.values, one.hidden_step_times.values)

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jepa_dyn.papers.simon2023_images_checks import histogram
 from jepa_dyn.plots._style import CYCLE, sequential, tidy
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def plot_fig5(dataset: "xarray.Dataset") -> Any:
     axes[0, 0].set_ylabel("embeddings")
     axes[1, 0].set_ylabel("hidden representation")
     figure.suptitle(
-        f"From a small start ({dataset.attrs['network']}, {dataset.attrs['data']}); orange: steps found in the embeddings",
+        f"From a small start ({dataset.attrs['network']}, {dataset.attrs['data']}); orange: steps of the embeddings",
         fontsize=11,
     )
     return figure
