@@ -53,12 +53,16 @@ def test_bands_of_two_heaps_and_of_one():
     assert shares.sum() == pytest.approx(1) and middles[0] > -5.25 and middles[-1] < -3.25
 
 
-def test_steps_are_matched_with_the_nearest():
-    times = np.array([10.0, 100.0, 1000.0, np.inf])
-    assert claims.matched(times, times[::-1])[0] == 0
-    gap, chance = claims.matched(times * 1.1, times)
-    assert gap == pytest.approx(np.log(1.1)) and 0.3 < chance < 1.3  # decades apart: a quarter of log 10 and more
-    assert claims.matched(times, np.array([np.inf]))[0] == np.inf
+def test_growth_during_and_between():
+    """Eigenvalues t^2 and t while one rises, constant otherwise: exponents 3 and 0."""
+    steps = np.arange(1, 401)
+    clock = np.clip(steps, 100, 200) / 100.0
+    values = np.stack([clock**2, clock], axis=1)
+    found = claims.growth_during(
+        np.r_[0, steps], np.r_[values[:1], values], np.array([100.0, np.inf]), np.array([200.0, np.inf])
+    )
+    np.testing.assert_allclose(found, (3, 0), atol=1e-12)
+    assert np.isnan(claims.growth_during(steps, values, np.array([np.inf]), np.array([np.inf]))).all()
 
 
 def test_growth_has_the_level_of_the_end():
@@ -124,13 +128,22 @@ def test_checks_can_fail(fig3, fig4, fig5):
     assert all(c.holds for c in claims.fig3_checks(moving))
     for valley, holds in ((0.9, False), (0.1, True)):
         assert [c.holds for c in claims.fig4_checks(fig4.assign(valley=fig4.valley * 0 + valley))] == [holds] * 3
-    times, hidden = np.array([10.0, 20.0, 30.0]), np.array([10.0, 20.0, 30.0, np.inf, np.inf, np.inf])
+    clock = np.log(np.maximum(fig5.step.values, 1.0))
+    windows = [(np.log(k), np.log(1.5 * k)) for k in (5.0, 10.0, 20.0)]
+    rising = sum(np.clip(clock, *window) for window in windows)
     good = fig5.assign(
-        step_times=(("loss", "mode"), np.tile(times, (3, 1))), step_ends=(("loss", "mode"), np.tile(times + 1, (3, 1))),
-        hidden_step_times=(("loss", "hidden_mode"), np.tile(hidden, (3, 1))),
-    )  # fmt: skip
+        hidden_eigenvalue=fig5.hidden_eigenvalue * 0 + np.exp(rising)[:, None],
+        **{
+            name: (("loss", "mode"), np.tile(values, (3, 1)))
+            for name, values in (
+                ("step_starts", [5, 10, 20.0]),
+                ("step_times", [6, 12, 24.0]),
+                ("step_ends", [7.5, 15, 30]),
+            )
+        },
+    )
     assert all(c.holds for c in claims.fig5_checks(good))
-    together = good.assign(step_ends=good.step_ends + 100, hidden_step_times=good.hidden_step_times * 1.25)
+    together = good.assign(step_ends=good.step_ends + 100)
     assert not any(c.holds for c in claims.fig5_checks(together))
 
 
