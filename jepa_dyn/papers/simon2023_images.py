@@ -63,7 +63,7 @@ class Setting(NamedTuple):
 
 
 SMALL = Setting((0.7, 0.4, 0.8), (7e-4, 1e-3, 6e-4))
-STANDARD = Setting((1.0, 1.0, 1.0), (2.0, 0.5, 3.0))
+STANDARD = Setting((1.0, 1.0, 1.0), (2.0, 2.0, 2.0))
 
 
 def small_start_loss(
@@ -192,7 +192,7 @@ def growth(ts: np.ndarray, values: np.ndarray, floor: float) -> Any:
 def fig5(
     *,
     steps: int = 3000,
-    dimension: int = 32,
+    dimension: int = 16,
     batch_size: int = 128,
     learning_rate: float = 1.0,
     images: int = 2000,
@@ -299,7 +299,7 @@ def _standard_runs(steps: int, full: bool, **options: Any) -> "xarray.Dataset":
 def fig3(
     *,
     steps: int = 2000,
-    dimension: int = 64,
+    dimension: int = 24,
     batch_size: int = 128,
     learning_rate: float = 1.0,
     images: int = 2000,
@@ -342,7 +342,7 @@ def fig3(
 def fig4(
     *,
     steps: int = 2000,
-    dimension: int = 64,
+    dimension: int = 24,
     batch_size: int = 128,
     learning_rate: float = 1.0,
     images: int = 2000,
