@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from jepa_dyn._checks import require, require_nonnegative, require_positive
 from jepa_dyn.metrics import effective_rank_of_eigenvalues
@@ -57,7 +57,7 @@ def absolute_error(prediction: Float[Array, "n d"], target: Float[Array, "n d"])
 
 
 def procedure_loss(
-    prediction: Float[Array, "n d"], own: Float[Array, "n d"], held: Float[Array, "n d"], *, plain: ArrayLike
+    prediction: Float[Array, "n d"], own: Float[Array, "n d"], held: Float[Array, "n d"], *, plain: Float[Array, ""]
 ) -> Float[Array, ""]:
     """E where `plain` is 1: the goal is f_theta(y) with its gradient; F where it is 0: the goal is f_xi(y), held fixed."""
     return absolute_error(prediction, plain * own + (1 - plain) * jax.lax.stop_gradient(held))
@@ -180,7 +180,7 @@ def fig2(
         learning_rate=learning_rate,
         optimiser=partial(optax.adamw, weight_decay=weight_decay),
         target_momentum=schedule,
-        log_every=saved,
+        log_every=saved.tolist(),
         observe=_observed,
         labels=labels,
         test=test,
@@ -193,7 +193,7 @@ def fig2(
     for name in ("encoder_increment", "predictor_increment", "target_increment"):
         logs[name][:, 0] = np.nan  # no step has been taken
     place = ("procedure", "seed", "step")
-    variables = {
+    variables: dict[str, Any] = {
         name: (place, logs[name].reshape(len(PROCEDURES), count, -1), {"long_name": text})
         for name, text in OBSERVED.items()
     }

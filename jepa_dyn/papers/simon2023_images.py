@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from jepa_dyn._checks import require_choice, require_positive
 from jepa_dyn.losses import (
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 LOSSES = ("Barlow Twins", "SimCLR", "VICReg")
 NETWORKS = ("perceptron", "residual")
 TEMPERATURE, OFF_DIAGONAL_WEIGHT = 0.2, 0.0051  # appendix D.2
-WINDOW, CROP = 12, 8  # sides in pixels
+WINDOW, VIEW = 12, 2 / 3  # side of a window in pixels, of a view in sides of the image
 JITTER = (0.2, 0.2, 0.1, 0.05)
 WIDTH, REPRESENTATION = 128, 64
 
@@ -70,9 +70,9 @@ def small_start_loss(
     first: Float[Array, "n d"],
     second: Float[Array, "n d"],
     *,
-    barlow: ArrayLike,
-    simclr: ArrayLike,
-    vicreg: ArrayLike,
+    barlow: Float[Array, ""],
+    simclr: Float[Array, ""],
+    vicreg: Float[Array, ""],
 ) -> Float[Array, ""]:
     """Barlow Twins without normalisation and with lambda = 1, NT-Xent and VICReg, weighed: one weight is 1, the others are 0."""
     own = barlow_twins_loss(first, second)
@@ -87,9 +87,9 @@ def standard_loss(
     first: Float[Array, "n d"],
     second: Float[Array, "n d"],
     *,
-    barlow: ArrayLike,
-    simclr: ArrayLike,
-    vicreg: ArrayLike,
+    barlow: Float[Array, ""],
+    simclr: Float[Array, ""],
+    vicreg: Float[Array, ""],
 ) -> Float[Array, ""]:
     """The same with Barlow Twins as published: standardised embeddings, lambda = 0.0051."""
     own = standardised_barlow_twins_loss(first, second, off_diagonal_weight=OFF_DIAGONAL_WEIGHT)
@@ -143,7 +143,7 @@ def _trained(
     require_choice("network", network, NETWORKS)
     require_positive("learning_rate", options["learning_rate"])
     images = image_windows(path, whole("images", options["images"], 2), options["key"])
-    side = min(CROP, *images.shape[1:3]) if not path else round(0.75 * min(images.shape[1:3]))
+    side = round(VIEW * min(images.shape[1:3]))
     views = TwoViews(
         (Crop(side), ColourJitter(*JITTER), Standardise(float(images.mean()), float(images.std())), Flip())
     )
@@ -160,7 +160,7 @@ def _trained(
         batch_size=whole("batch_size", options["batch_size"], 2),
         learning_rate=options["learning_rate"] * np.array(setting.rates),
         init_scale=np.array(setting.scales),
-        log_every=log_every,
+        log_every=log_every.tolist(),
         spectrum_samples=512,
         progress=True,
         **more,
@@ -169,7 +169,7 @@ def _trained(
 
 def _own_spectra(run: NetworkRuns) -> np.ndarray:
     """(loss, step, mode): of C for Barlow Twins, of the covariance for the others."""
-    values = np.asarray(run.ys["covariance_eigenvalues"], float)
+    values = np.array(run.ys["covariance_eigenvalues"], float)
     values[0] = np.asarray(run.ys["eigenvalues"][0], float)
     return values
 

@@ -83,7 +83,7 @@ def fig3_checks(dataset: "xarray.Dataset") -> list[Check]:
     }
     found += [
         Check(
-            "A significant fraction of the eigenvalues remains small even late in training: a tenth is below a hundredth of the largest",
+            "A significant fraction of the eigenvalues remains small: at the end a tenth is below a hundredth of the largest",
             "appendix G",
             "a significant fraction of the eigenvalues remain small",
             ", ".join(f"{loss} {100 * value:.0f} %" for loss, value in left.items()),

@@ -62,8 +62,10 @@ def test_loss_of_the_lanes():
     """Value |p - q|; the goal has a gradient for the plain one only."""
     p, own, held = (jnp.asarray(np.random.default_rng(k).normal(size=(4, 3))) for k in range(3))
     for plain, goal in ((1.0, own), (0.0, held)):
-        np.testing.assert_allclose(procedure_loss(p, own, held, plain=plain), np.abs(p - goal).mean(), rtol=1e-12)
-        slopes = jax.grad(procedure_loss, argnums=(1, 2))(p, own, held, plain=plain)
+        np.testing.assert_allclose(
+            procedure_loss(p, own, held, plain=jnp.asarray(plain)), np.abs(p - goal).mean(), rtol=1e-12
+        )
+        slopes = jax.grad(procedure_loss, argnums=(1, 2))(p, own, held, plain=jnp.asarray(plain))
         np.testing.assert_allclose(slopes[0], plain * np.sign(own - p) / p.size, atol=1e-15)
         assert (slopes[1] == 0).all()
 

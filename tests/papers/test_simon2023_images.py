@@ -82,7 +82,7 @@ def test_weights_choose_a_loss():
         losses.standardised_barlow_twins_loss(a, b, off_diagonal_weight=0.0051),
     ]  # fmt: skip
     for k, weights in enumerate(np.eye(3)):
-        named = dict(zip(("barlow", "simclr", "vicreg"), weights, strict=True))
+        named = dict(zip(("barlow", "simclr", "vicreg"), jnp.asarray(weights), strict=True))
         np.testing.assert_allclose(images.small_start_loss(a, b, **named), expected[k], rtol=1e-12)
         np.testing.assert_allclose(images.standard_loss(a, b, **named), expected[k or 3], rtol=1e-12)
 
