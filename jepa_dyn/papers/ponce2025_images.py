@@ -168,7 +168,7 @@ def fig2(
     saved = np.unique(np.linspace(0, total, 101).astype(int))
     # one lane per procedure and seed; SG is EMA with alpha = 0, and so are, with no use of xi, the lanes of the plain gradient
     ends = np.repeat([[0.0, 0.0, first_momentum], [0.0, 0.0, last_momentum]], count, axis=1)
-    schedule, drawn = linear_momentum(*ends, steps=total), int(key) + np.arange(count)
+    drawn = int(key) + np.arange(count)
     run = train_networks(
         jax.tree_util.Partial(siamese_network, inputs=side**2 * images.shape[3]),
         images,
@@ -179,7 +179,7 @@ def fig2(
         batch_size=batch,
         learning_rate=learning_rate,
         optimiser=partial(optax.adamw, weight_decay=weight_decay),
-        target_momentum=schedule,
+        target_momentum=linear_momentum(*ends, steps=total),
         log_every=saved.tolist(),
         observe=_observed,
         labels=labels,
@@ -187,7 +187,8 @@ def fig2(
         progress=True,
     )
     logs = {name: np.array(values, float) for name, values in run.ys.items()}
-    logs["F"], alphas = logs["loss"], np.asarray(jax.vmap(schedule)(jnp.asarray(saved))).T
+    logs["F"] = logs["loss"]
+    alphas = np.stack([jax.vmap(linear_momentum(*own, steps=total))(jnp.asarray(saved)) for own in ends.T])
     logs["target_increment"] = logs["gap"] * (1 - alphas)
     logs["effective_rank"] = np.asarray(effective_rank_of_eigenvalues(logs["covariance_eigenvalues"]))
     for name in ("encoder_increment", "predictor_increment", "target_increment"):

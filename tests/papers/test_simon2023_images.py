@@ -122,17 +122,16 @@ def test_checks_can_fail(fig3, fig4, fig5):
     assert (len(checks(fig3)), len(checks(fig4)), len(checks(fig5))) == (5, 3, 6)
     still = fig3.assign(grown=fig3.grown * 0 + 3, eigenvalue=fig3.eigenvalue * 0 + 1e-7)
     assert not any(c.holds for c in claims.fig3_checks(still))
-    moving = fig3.assign(
-        grown=fig3.grown * 0 + np.linspace(0, 2, fig3.sizes["step"]), eigenvalue=fig3.eigenvalue * 0 + 1e9
-    )
+    rising, spread = np.linspace(0, 2, fig3.sizes["step"]), np.array([1e9, 1.0, 1.0])
+    moving = fig3.assign(grown=fig3.grown * 0 + rising, eigenvalue=fig3.eigenvalue * 0 + spread)
     assert all(c.holds for c in claims.fig3_checks(moving))
     for valley, holds in ((0.9, False), (0.1, True)):
         assert [c.holds for c in claims.fig4_checks(fig4.assign(valley=fig4.valley * 0 + valley))] == [holds] * 3
     clock = np.log(np.maximum(fig5.step.values, 1.0))
     windows = [(np.log(k), np.log(1.5 * k)) for k in (5.0, 10.0, 20.0)]
-    rising = sum(np.clip(clock, *window) for window in windows)
+    grown = sum(np.clip(clock, *window) for window in windows)
     good = fig5.assign(
-        hidden_eigenvalue=fig5.hidden_eigenvalue * 0 + np.exp(rising)[:, None],
+        hidden_eigenvalue=fig5.hidden_eigenvalue * 0 + np.exp(grown)[:, None],
         **{
             name: (("loss", "mode"), np.tile(values, (3, 1)))
             for name, values in (
