@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.report import command_parser
 
 RUNS = (1, 8, 64)
-STEPS = {"perceptron": 2000, "ResNet": 100}
+STEPS = {"perceptron": 2000, "ResNet": 20}
 PAIRS = 64
 TIMES_IN_TURN, OVERHEAD = 5.0, 0.10
 LIMIT = 1e-3
@@ -34,14 +34,14 @@ LIMIT = 1e-3
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = command_parser("training", __doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps of a few runs of the perceptron")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of which the median is taken (default 5)")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of which the median is taken (default 3)")
     return parser.parse_args(argv)
 
 
 def command_line(options: argparse.Namespace) -> str:
     """The command that was given, without where its figures were written to."""
     words = ["python -m benchmarks.training", *(["--quick"] if options.quick else [])]
-    return " ".join(words + ([f"--repeats {options.repeats}"] if options.repeats != 5 else []))
+    return " ".join(words + ([f"--repeats {options.repeats}"] if options.repeats != 3 else []))
 
 
 def _timed(call: Any) -> tuple[float, Any]:
