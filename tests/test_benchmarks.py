@@ -198,7 +198,7 @@ def test_routes_of_training_agree(tmp_path):
 
 def test_targets_of_training():
     def row(times, agrees=True):
-        return {"kind": "perceptron", "runs": 64, "route": "lanes", "times_in_turn": times, "agrees": agrees}
+        return {"kind": "small perceptron", "runs": 64, "route": "lanes", "times_in_turn": times, "agrees": agrees}
 
     tracking = [{"kind": "ResNet", "runs": 64, "overhead": share} for share in (0.05, 0.2)]
     lines = training.verdicts([row(6.0), row(4.0), row(6.0, agrees=False), row(9.0) | {"runs": 8}], tracking)
