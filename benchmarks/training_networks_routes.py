@@ -21,21 +21,25 @@ from jepa_dyn.moments import load_labelled_images
 from jepa_dyn.training import JointEmbedding, perceptron, residual_network, train_networks
 
 RATE = 0.01
-OUTPUTS = 8
 SHAPE = (8, 8, 1)
+
+
+def make_small(key: jax.Array) -> JointEmbedding:
+    """16 inputs, 16 hidden units, 4 outputs."""
+    return JointEmbedding(perceptron(key, 16, 4, widths=(16,)))
 
 
 def make_perceptron(key: jax.Array) -> JointEmbedding:
     """64 inputs, 32 hidden units, 8 outputs."""
-    return JointEmbedding(perceptron(key, 64, OUTPUTS, widths=(32,)))
+    return JointEmbedding(perceptron(key, 64, 8, widths=(32,)))
 
 
 def make_residual(key: jax.Array) -> JointEmbedding:
     """Two groups of 8 and 16 channels with group norm, 8 outputs."""
-    return JointEmbedding(residual_network(key, SHAPE, channels=(8, 16), outputs=OUTPUTS))
+    return JointEmbedding(residual_network(key, SHAPE, channels=(8, 16), outputs=8))
 
 
-MAKERS: dict[str, Callable] = {"perceptron": make_perceptron, "ResNet": make_residual}
+MAKERS: dict[str, Callable] = {"small perceptron": make_small, "perceptron": make_perceptron, "ResNet": make_residual}
 
 
 class Problem(NamedTuple):
@@ -46,10 +50,12 @@ class Problem(NamedTuple):
     y: np.ndarray
 
 
-def make_problem(kind: str, pairs: int) -> Problem:
-    """Digits of scikit-learn, each twice with noise of standard deviation 0.1."""
-    images = load_labelled_images(max_images=pairs)[0]
-    rows = np.asarray(images).reshape(len(images), -1)
+def make_problem(kind: str) -> Problem:
+    """64 digits of scikit-learn, each twice with noise of standard deviation 0.1; for the small perceptron 16, of half the size."""
+    small = kind == "small perceptron"
+    images = np.asarray(load_labelled_images(max_images=16 if small else 64)[0])
+    images = images.reshape(-1, 4, 2, 4, 2).mean((2, 4)) if small else images
+    rows = images.reshape(len(images), -1)
     noise = np.random.default_rng(0).normal(size=(2, *rows.shape)).astype(np.float32)
     return Problem(kind, rows + 0.1 * noise[0], rows + 0.1 * noise[1])
 
@@ -121,7 +127,7 @@ def plain_torch(problem: Problem, seeds: np.ndarray, steps: int) -> np.ndarray:
                 layer.weight.copy_(torch.tensor(np.asarray(stage.linear.weight)))
                 layer.bias.copy_(torch.tensor(np.asarray(stage.linear.bias)))
         network = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1])
-        optimiser, identity = torch.optim.SGD(network.parameters(), lr=RATE), torch.eye(OUTPUTS)
+        optimiser, identity = torch.optim.SGD(network.parameters(), lr=RATE), torch.eye(len(layers[1].weight))
         for _ in range(steps):
             c = network(x).T @ network(y)
             value = (((c + c.T) / (2 * len(x)) - identity) ** 2).sum()
@@ -133,7 +139,7 @@ def plain_torch(problem: Problem, seeds: np.ndarray, steps: int) -> np.ndarray:
 
 
 def routes() -> list[Route]:
-    """All routes, that of one call for each run first; PyTorch where it is installed, for the perceptron."""
+    """All routes, that of one call for each run first; PyTorch where it is installed, for the perceptrons."""
     found = [
         Route("turn", "train_networks, one run after another", library_in_turn),
         Route("lanes", "train_networks, runs as lanes", library),
@@ -141,7 +147,7 @@ def routes() -> list[Route]:
     ]
     if importlib.util.find_spec("torch"):
         text = f"plain PyTorch loop, one run after another, {num_cores()} threads"
-        found.append(Route("torch", text, plain_torch, ("perceptron",)))
+        found.append(Route("torch", text, plain_torch, ("small perceptron", "perceptron")))
     return found
 
 

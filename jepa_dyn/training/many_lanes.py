@@ -1,8 +1,8 @@
 """The compiled programs of training: all lanes at once, on a CPU in blocks of lanes that stay in the cache, on threads over them.
 
-On an accelerator all lanes are one block. On a CPU a step of a block reads all its weights and gradients: beyond the cache lanes take
-longer for it, and a few alone take longer because of what every operation costs. Which lanes share a block changes no more than
-rounding.
+On an accelerator all lanes are one block. On a CPU lanes whose numbers do not fit the cache together take longer (a small ResNet
+twice as long with 16 lanes as alone), and a few small ones take longer because of what every operation costs (a perceptron of 32
+units twice as long with 8 lanes as with 64). Which lanes share a block changes no more than rounding.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from jepa_dyn.training.observation import observe_run
 from jepa_dyn.training.step import Lane, NetworkRun, Setup, begin, evaluation_views, step
 
 CHUNK = 16  # logged steps per call of the compiled program, which so does not depend on how many there are
-_BLOCK_BYTES = 2**20  # of parameters in one block on a CPU
+_BLOCK_BYTES = 2**24  # computed in the forward pass of one block on a CPU
 _LEAST_FOR_A_THREAD = 4  # lanes, below which a block is not split between cores
 
 
@@ -35,12 +35,11 @@ class ManyLanes:
 
     Args:
         setup, lanes, observed: what they share, what they differ in, what is logged.
-        like: a network of shapes.
+        lane_bytes: what one lane computes in a step, see `bytes_computed`.
     """
 
-    def __init__(self, setup: Setup, lanes: Lane, observed: Observed, like: Any) -> None:
+    def __init__(self, setup: Setup, lanes: Lane, observed: Observed, lane_bytes: int) -> None:
         self.setup, self.observed, self.count = setup, observed, lanes.seed.shape[0]
-        lane_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like) if hasattr(leaf, "size"))
         self.size = block_size(self.count, lane_bytes)
         self.lanes = self.cut(lanes)
         self.evaluation = self._each(lambda lanes: _evaluation(setup, lanes), self.lanes)
@@ -91,8 +90,22 @@ class ManyLanes:
         return in_threads(lambda own: jax.block_until_ready(function(*own)), list(zip(*blocks, strict=True)))
 
 
+def bytes_computed(jaxpr: Any) -> int:
+    """The sizes of everything that a program computes, added up, those of inner programs included."""
+    total = 0
+    for equation in jaxpr.eqns:
+        inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
+        programs = [value for value in inner if hasattr(value, "eqns")]
+        total += sum(bytes_computed(program) for program in programs)
+        if not programs:
+            total += sum(
+                one.aval.size * one.aval.dtype.itemsize for one in equation.outvars if hasattr(one.aval, "size")
+            )
+    return total
+
+
 def block_size(count: int, lane_bytes: int) -> int:
-    """Lanes in a block: all on an accelerator; on a CPU as many as its cache holds, and at least a block for every core."""
+    """Lanes in a block: all on an accelerator; on a CPU as many as suit its cache, and at least a block for every core."""
     if jax.default_backend() != "cpu":
         return count
     fit = max(1, _BLOCK_BYTES // max(lane_bytes, 1))

@@ -19,7 +19,7 @@ from jepa_dyn.status import Status
 from jepa_dyn.training.checkpoint import Keeper
 from jepa_dyn.training.image_data import probe_data, training_data
 from jepa_dyn.training.lanes import describe_loss, make_lanes, named_numbers, require_batch
-from jepa_dyn.training.many_lanes import CHUNK, ManyLanes, Observed, over_lanes
+from jepa_dyn.training.many_lanes import CHUNK, ManyLanes, Observed, bytes_computed, over_lanes
 from jepa_dyn.training.network_runs import NetworkRuns
 from jepa_dyn.training.step import (
     Lane,
@@ -122,11 +122,11 @@ def train_networks(
     if labels is not None:
         probe = probe_data(images, labels, test, int(probe_samples), ridge, views is None, dtype)
     setup = Setup(make, _without_arrays(like), data, jnp.asarray(diverged_above, dtype), int(spectrum_samples))
-    _require_fit(setup, lanes)
+    lane_bytes = _require_fit(setup, lanes)
     observed = Observed(probe, observe, bool(spectra))
-    many = ManyLanes(setup, lanes, observed, like)
+    many = ManyLanes(setup, lanes, observed, lane_bytes)
     runs = many.begin()
-    parts = {"runs": runs, "lanes per block": many.size} | _parts(setup, lanes, observed)
+    parts = {"start": runs, "lanes per block": many.size} | _parts(setup, lanes, observed)
     keeper = Keeper(checkpoint, checkpoint_seconds, saved, parts)
     shapes = many.logged_shapes(runs)
     found = keeper.resumed(many.join(runs), shapes)
@@ -200,17 +200,20 @@ def _without_arrays(like: Any) -> Any:
     return eqx.filter(like, lambda leaf: not isinstance(leaf, jax.ShapeDtypeStruct))
 
 
-def _require_fit(setup: Setup, lanes: Lane) -> None:
-    """Says in one line that network, views and loss do not fit, before JAX says it at length."""
+def _require_fit(setup: Setup, lanes: Lane) -> int:
+    """Says in one line that network, views and loss do not fit, before JAX says it at length; returns bytes computed per lane."""
+    arrays, rest = eqx.partition((setup, lanes), eqx.is_array)
     try:
-        found = eqx.filter_eval_shape(_first_losses, setup, lanes)
+        program = jax.make_jaxpr(lambda arrays: _first_losses(*eqx.combine(arrays, rest)))(arrays)
     except (TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
             f"Arguments `make`, `views` and `loss` must fit each other, but: {reason[0] if reason else error!r}"
         ) from error
+    (found,) = program.out_avals
     if found.shape != lanes.seed.shape:
         raise ValueError(f"Argument `loss` must return one number, but returns an array of shape {found.shape[1:]}.")
+    return bytes_computed(program.jaxpr) // lanes.seed.shape[0]
 
 
 # compiled never, but traced once only

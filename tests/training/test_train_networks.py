@@ -15,8 +15,8 @@ from jepa_dyn.moments import load_labelled_images
 from jepa_dyn.training import (
     CheckpointMismatch,
     Crop,
-    GaussianNoise,
     JointEmbedding,
+    Standardise,
     TwoViews,
     linear_network,
     perceptron,
@@ -137,7 +137,7 @@ def small(key):
 
 def of_digits(steps, **changes):
     options = {
-        "views": TwoViews((Crop(6), GaussianNoise(0.1))), "labels": LABELS, "batch_size": 16, "learning_rate": 0.02,
+        "views": TwoViews((Crop(6), Standardise(0.0, 1.0))), "labels": LABELS, "batch_size": 16, "learning_rate": 0.02,
         "seeds": np.array([0, 1]), "log_every": 5, "spectrum_samples": 40,
         "loss": partial(vicreg_loss, covariance_weight=np.array([1.0, 2.0])),
     } | changes  # fmt: skip
@@ -181,7 +181,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path):
     for name, changes in {
         "weight_decay": {"weight_decay": 0.1},
         "loss": {"loss": partial(vicreg_loss, covariance_weight=np.array([1.0, 3.0]))},
-        "views": {"views": TwoViews((Crop(6), GaussianNoise(0.2)))},
+        "views": {"views": TwoViews((Crop(6), Standardise(0.0, 2.0)))},
         "seeds": {"seeds": np.array([0, 2])},
         "labels": {"labels": LABELS[::-1]},
     }.items():
