@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import deep_linear, modes, siamese, siamese_branches, stepwise
+from benchmarks import deep_linear, modes, siamese, siamese_branches, stepwise, training
 from benchmarks.method import Method, Prepared
 from benchmarks.problem import make_batch
 from benchmarks.reference import exact_states, integrated_states
@@ -181,3 +181,25 @@ def test_memory_of_stepwise_learning_is_that_of_another_process():
     assert 0.05e9 < stepwise.peak_memory(None, stepwise.QUICK) < 4e9
     row = {"route": "ours", "n": 6, "m": 12, "d": 3, "peak": 2_000_000}
     assert stepwise.memory_table([row]).splitlines()[2] == "| ours | 6 | 12 | 3 | 2 |"
+
+
+@pytest.mark.slow
+def test_routes_of_training_agree(tmp_path):
+    results = tmp_path / "RESULTS.md"
+    options = ["--quick", "--repeats", "1", "--json", str(tmp_path / "out.json"), "--results", str(results)]
+    report = training.main(options)
+    assert {"turn", "lanes", "plain"} <= {row["route"] for row in report["rows"]}
+    assert all(row["agrees"] and row["peak"] is None for row in report["rows"])
+    text = results.read_text()
+    assert text.count("## Training of networks\n") == 1 and str(tmp_path) not in text
+    assert "`python -m benchmarks.training --quick --repeats 1`" in text
+    assert json.loads((tmp_path / "out.json").read_text())["tracking"][0]["runs"] == 4
+
+
+def test_targets_of_training():
+    def row(times, agrees=True):
+        return {"kind": "small perceptron", "runs": 64, "route": "lanes", "times_in_turn": times, "agrees": agrees}
+
+    tracking = [{"kind": "ResNet", "runs": 64, "overhead": share} for share in (0.05, 0.2)]
+    lines = training.verdicts([row(6.0), row(4.0), row(6.0, agrees=False), row(9.0) | {"runs": 8}], tracking)
+    assert [line.rsplit(" ", 1)[1] for line in lines] == ["reached", "MISSED", "MISSED", "reached", "MISSED"]

@@ -7,7 +7,7 @@ from jepa_dyn.moments.additive_noise import (
     noisy_pairs,
     pair_sample,
 )
-from jepa_dyn.moments.binary_datasets import read_cifar, read_stl10
+from jepa_dyn.moments.binary_datasets import read_cifar, read_cifar_labels, read_stl10, read_stl10_labels
 from jepa_dyn.moments.diagonalisability import DiagonalisabilityDefect
 from jepa_dyn.moments.eigenbasis import EigenbasisMoments, eigenbasis, eigenbasis_from_pairs
 from jepa_dyn.moments.gaussian_batches import (
@@ -20,7 +20,7 @@ from jepa_dyn.moments.gaussian_batches import (
     draw_pairs,
     joint_factor,
 )
-from jepa_dyn.moments.images import load_images, photographs, read_folder, read_image
+from jepa_dyn.moments.images import load_images, load_labelled_images, photographs, read_folder, read_image
 from jepa_dyn.moments.pairs import MomentAccumulator, moments_from_batches, moments_from_pairs
 from jepa_dyn.moments.random_masking import (
     MaskingSpectrum,
@@ -78,6 +78,7 @@ __all__ = [
     "gaussian_rows",
     "joint_factor",
     "load_images",
+    "load_labelled_images",
     "masking_moments",
     "masking_pair_batches",
     "masking_spectrum",
@@ -90,9 +91,11 @@ __all__ = [
     "photographs",
     "random_masking_model",
     "read_cifar",
+    "read_cifar_labels",
     "read_folder",
     "read_image",
     "read_stl10",
+    "read_stl10_labels",
     "sample_masking_pairs",
     "sample_temporal_frames",
     "sparse_variances",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from jepa_dyn._checks import require_choice
 
@@ -53,6 +53,21 @@ def read_cifar(
     Raises:
         ValueError: no such files, or one that is not in the format, by name.
     """
+    planes = _cifar_rows(path, split, max_images, labelled=False)[:, 1:].reshape(-1, 3, 32, 32)
+    return _unit_range(planes.transpose(0, 2, 3, 1))
+
+
+def read_cifar_labels(
+    path: str | Path, *, split: str = "train", max_images: int | None = None
+) -> Int[np.ndarray, " n"]:
+    """The classes of the images of `read_cifar`: 0 to 9, or the fine ones of CIFAR-100, 0 to 99. Args, raises: as there."""
+    return _cifar_rows(path, split, max_images, labelled=True)[:, 0].astype(np.int64)
+
+
+def _cifar_rows(
+    path: str | Path, split: str, max_images: int | None, labelled: bool
+) -> UInt8[np.ndarray, "n row_bytes"]:
+    """A byte with the (fine) label and the pixels of each image; without `labelled` that byte may be anything."""
     require_choice("split", split, ("train", "test"))
     files = _cifar_files(Path(path), split)
     if not files:
@@ -62,13 +77,13 @@ def read_cifar(
     parts: list[np.ndarray] = []
     missing = max_images
     for file, label_bytes in files:
-        part = _cifar_python_rows(file) if label_bytes is None else _rows(file, label_bytes + _CIFAR_PIXELS, missing)
-        parts.append(part[:missing, -_CIFAR_PIXELS:])
+        python = label_bytes is None
+        part = _cifar_python_rows(file, labelled) if python else _rows(file, label_bytes + _CIFAR_PIXELS, missing)
+        parts.append(part[:missing, -_CIFAR_PIXELS - 1 :])
         missing = None if missing is None else missing - len(parts[-1])
         if missing == 0:
             break
-    planes = np.concatenate(parts).reshape(-1, 3, 32, 32)
-    return _unit_range(planes.transpose(0, 2, 3, 1))
+    return np.concatenate(parts)
 
 
 def read_stl10(
@@ -92,6 +107,26 @@ def read_stl10(
         )
     columns = _rows(file, 3 * 96 * 96, max_images).reshape(-1, 3, 96, 96)  # image, colour, column, row
     return _unit_range(columns.transpose(0, 3, 2, 1))
+
+
+def read_stl10_labels(
+    path: str | Path, *, split: str = "train", max_images: int | None = None
+) -> Int[np.ndarray, " n"]:
+    """The classes of the images of `read_stl10`, 0 to 9 (1 to 10 in the files); "train" or "test".
+
+    Raises:
+        ValueError: no such file, or one that holds something else.
+    """
+    require_choice("split", split, ("train", "test"))
+    file = Path(path) / _STL_FILES[split].replace("_X", "_y")
+    if not file.is_file():
+        raise ValueError(
+            f"Argument `path` must name a folder with the STL-10 file {file.name!r}, but {str(path)!r} has none."
+        )
+    labels = np.fromfile(file, np.uint8, -1 if max_images is None else max_images)
+    if not ((labels >= 1) & (labels <= 10)).all():
+        raise ValueError(f"File {str(file)!r} must hold classes from 1 to 10, but does not.")
+    return labels.astype(np.int64) - 1
 
 
 def _cifar_files(folder: Path, split: str) -> list[tuple[Path, int | None]]:
@@ -120,10 +155,12 @@ def _unit_range(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images, np.float32) / np.float32(255)
 
 
-def _cifar_python_rows(file: Path) -> np.ndarray:
+def _cifar_python_rows(file: Path, labelled: bool) -> np.ndarray:
     try:
         content = _NumpyUnpickler(io.BytesIO(file.read_bytes()), encoding="bytes").load()
-        data = content[b"data"] if b"data" in content else content["data"]
+        content = {name.decode() if isinstance(name, bytes) else name: value for name, value in content.items()}
+        data = content["data"]
+        labels = np.asarray(content.get("fine_labels", content.get("labels")) if labelled else [0] * len(data))
     except Exception as error:  # a damaged pickle may raise nearly anything
         raise ValueError(
             f"File {str(file)!r} cannot be read as a CIFAR batch: {error or type(error).__name__}."
@@ -132,7 +169,11 @@ def _cifar_python_rows(file: Path) -> np.ndarray:
         raise ValueError(
             f"File {str(file)!r} must hold bytes of shape (n, {_CIFAR_PIXELS}) under 'data', but does not."
         )
-    return data
+    if labels.shape != data.shape[:1] or labels.dtype.kind != "i" or labels.min() < 0 or labels.max() > 255:
+        raise ValueError(
+            f"File {str(file)!r} must hold one class per image under 'labels' or 'fine_labels', but does not."
+        )
+    return np.concatenate([labels[:, None].astype(np.uint8), data], axis=1)
 
 
 class _NumpyUnpickler(pickle.Unpickler):

@@ -7,11 +7,19 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from jepa_dyn.moments.binary_datasets import dataset_in, read_cifar, read_stl10
+from jepa_dyn._checks import require_choice
+from jepa_dyn.moments.binary_datasets import (
+    dataset_in,
+    read_cifar,
+    read_cifar_labels,
+    read_stl10,
+    read_stl10_labels,
+)
 
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 Images = Sequence[Float[np.ndarray, "_ _ 3"]] | Float[np.ndarray, "_ _ _ 3"]
@@ -47,6 +55,43 @@ def load_images(path: str | Path | None = None, *, split: str = "train", max_ima
     return read_folder(path, max_images=max_images)
 
 
+def load_labelled_images(
+    path: str | Path | None = None, *, split: str = "train", max_images: int | None = None
+) -> tuple[Images | Float[np.ndarray, "_ _ _ 1"], Int[np.ndarray, " n"]]:
+    """(images, their classes 0, 1, ...): images as `load_images` has them, of digits (n, 8, 8, 1).
+
+    Args:
+        path: None: the 1797 digits that scikit-learn ships, of which every fifth is "test" and the others "train". A folder of
+            CIFAR-10, CIFAR-100 or STL-10 files; or one whose subfolders hold the images of one class each, in the order of names.
+        split: "train" or "test"; of a folder of image files there is "train" only.
+        max_images: read only the first ones.
+
+    Raises:
+        ValueError: a path that does not exist, no labels in it, a split that is not there. ImportError: as `load_images`.
+    """
+    require_choice("split", split, ("train", "test"))
+    if max_images is not None and max_images < 1:
+        raise ValueError(f"Argument `max_images` must be at least 1, but is {max_images}.")
+    if path is None:
+        found = _extra("sklearn.datasets").load_digits()
+        chosen = np.flatnonzero((np.arange(len(found.target)) % 5 == 4) == (split == "test"))[:max_images]
+        return np.asarray(found.images[chosen, :, :, None] / 16, np.float32), found.target[chosen].astype(np.int64)
+    images = load_images(path, split=split, max_images=max_images)
+    known = dataset_in(Path(path).expanduser())
+    if known is not None:
+        reader = read_stl10_labels if known[0] == "stl10" else read_cifar_labels
+        return images, reader(known[1], split=split, max_images=max_images)
+    folder = Path(path).expanduser()
+    classes: Any = [file.relative_to(folder).parts[:-1] for file in _image_files(folder)] if folder.is_dir() else [()]
+    if split != "train" or not all(classes):
+        raise ValueError(
+            f"Argument `path` must name a folder with CIFAR or STL-10 files, or with a subfolder for each class and split 'train', "
+            f"but is {str(path)!r} and the split {split!r}."
+        )
+    names = sorted({parts[0] for parts in classes})
+    return images, np.array([names.index(parts[0]) for parts in classes[:max_images]])
+
+
 def photographs() -> list[Float[np.ndarray, "_ _ 3"]]:
     """The two photographs that scikit-learn ships (a Chinese temple, a flower), each (427, 640, 3), in [0, 1], float32."""
     loaded = _extra("sklearn.datasets").load_sample_images()
@@ -62,13 +107,17 @@ def read_folder(path: str | Path, *, max_images: int | None = None) -> list[Floa
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"Argument `path` must name an existing folder, but {str(path)!r} is none.")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = _image_files(path)
     if not files:
         raise ValueError(
             f"Argument `path` must name a folder that holds images, but {str(path)!r} has no file ending in "
             f"{', '.join(SUFFIXES)}, and no CIFAR or STL-10 files."
         )
     return [read_image(file) for file in files[:max_images]]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 def read_image(path: str | Path) -> Float[np.ndarray, "_ _ 3"]:

@@ -73,11 +73,11 @@ def _momentum(task: Task, number: Array) -> Array:
     return task.target_momentum
 
 
-def _largest(y: Any) -> Array:
+def largest(y: Any) -> Array:
     return functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(y)])
 
 
-def _judge(acceptable: Array, size: Array) -> Array:
+def judge(acceptable: Array, size: Array) -> Array:
     """Status of a state whose largest modulus is `size`: NaN is `non_finite`, beyond the bound `diverged`."""
     failure = jnp.where(jnp.isnan(size), Status.non_finite, Status.diverged)
     return jnp.where(acceptable, Status.ok, failure).astype(jnp.uint8)
@@ -85,8 +85,8 @@ def _judge(acceptable: Array, size: Array) -> Array:
 
 def begin(task: Task, y0: Any) -> Run:
     """The run before its first step."""
-    size = _largest(y0)
-    status = _judge(size <= task.bound, size)
+    size = largest(y0)
+    status = judge(size <= task.bound, size)
     failed_at = jnp.where(status == Status.ok, -1, 0).astype(jnp.int32)
     return Run(y0, transformation(task).init(_trained(y0)), status, failed_at)
 
@@ -103,10 +103,10 @@ def step(task: Task, run: Run, number: Array, moments: Any) -> Run:
     if getattr(y, "target", None) is not None:
         alpha = _momentum(task, number).astype(y.target.dtype)
         new = _with_target(new, alpha * y.target + (1 - alpha) * new.tracked)  # in this form exact at alpha = 0 and 1
-    size = _largest(new)
+    size = largest(new)
     going = run.status == Status.ok
     fails = going & ~(size <= task.bound)
-    status = jnp.where(fails, _judge(size <= task.bound, size), run.status)
+    status = jnp.where(fails, judge(size <= task.bound, size), run.status)
     failed_at = jnp.where(fails, number + 1, run.failed_at)
     kept = jax.tree.map(lambda n, o: jnp.where(status == Status.ok, n, o), new, y)
     return Run(kept, memory, status, failed_at)

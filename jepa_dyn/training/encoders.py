@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jepa_dyn._checks import is_traced, require_count, require_positive
+from jepa_dyn.training.layers import patches
 
 Encoder = TypeVar("Encoder")
 
@@ -80,16 +81,8 @@ class ConvolutionalEncoder(eqx.Module):
     def __call__(self, x: Float[Array, " m"]) -> Float[Array, " d"]:
         image = x.reshape(self.shape)
         for convolution in self.convolutions:
-            image = self.activation(jax.vmap(jax.vmap(convolution))(_patches(image)))
+            image = self.activation(jax.vmap(jax.vmap(convolution))(patches(image)))
         return self.readout(image.reshape(-1))
-
-
-def _patches(image: Float[Array, "h w c"]) -> Float[Array, "rows columns k"]:
-    """The 3 x 3 patches around every second row and column, zeros beyond the border."""
-    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-    height, width = image.shape[:2]
-    shifted = [padded[i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifted, axis=-1)
 
 
 def convolutional_encoder(
