@@ -39,7 +39,7 @@ def open_sweep(store: str | Path) -> "xarray.Dataset":
     dataset.attrs.pop(MANIFEST, None)
     dataset.attrs |= opened.manifest["about"] | {"store": str(opened.folder)}
     if opened.manifest["sweep"]["reduce"] is None:
-        return dataset
+        return dataset[[*opened.manifest["sweep"]["results"], "finished"]]
     reduction, outputs = _reduction(opened), outputs_from(opened.manifest["sweep"]["results"])
     layout = opened.manifest["layout"]
     count = layout["reduced"]

@@ -98,15 +98,10 @@ def sweep(
         raise ValueError("Arguments `chunk_size`, `memory_bytes` and `threads` must be positive.")
     if not 0 <= worker[0] < worker[1]:
         raise ValueError(f"Argument `worker` must be (rank, world) with 0 <= rank < world, but is {worker}.")
-    require_names(fn, grid, key)
-    grid = grid.cast(_representable)
-    keep = None if outputs is None else tuple(outputs)
-    if reduce:
-        reduce.check(grid)
-    if batched:
-        kernel = BatchedKernel(fn, grid, key, keep, reduce)
-    else:
-        kernel = MappedKernel(fn, grid, key, keep, reduce, devices, threads)
+    kernel = make_kernel(
+        fn, grid, key=key, outputs=outputs, reduce=reduce, batched=batched, devices=devices, threads=threads
+    )
+    grid = kernel.grid
     if store is not None:
         return stored_sweep(
             kernel,
@@ -135,6 +130,28 @@ def sweep(
         dataset = dataset.set_coords([name for name in ("quantile", "outcome") if name in found])
     failures.warn(grid, stacklevel=2)
     return dataset
+
+
+def make_kernel(
+    fn: Callable[..., Mapping[str, Any]],
+    grid: Grid,
+    *,
+    key: jax.Array | None = None,
+    outputs: Sequence[str] | None = None,
+    reduce: Reduce | None = None,
+    batched: bool = False,
+    devices: Sequence[Any] | None = None,
+    threads: int | None = None,
+) -> Kernel:
+    """What the blocks of a sweep are computed by; checks the names of parameters and results. Arguments as in `sweep`."""
+    require_names(fn, grid, key)
+    grid = grid.cast(_representable)
+    keep = None if outputs is None else tuple(outputs)
+    if reduce:
+        reduce.check(grid)
+    if batched:
+        return BatchedKernel(fn, grid, key, keep, reduce)
+    return MappedKernel(fn, grid, key, keep, reduce, devices, threads)
 
 
 def _in_memory(kernel: Kernel, tick: Callable[[int], object]) -> tuple[dict[str, np.ndarray], Failures]:

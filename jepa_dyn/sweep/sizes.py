@@ -26,25 +26,38 @@ def choose_boxes(
     if not isinstance(kernel, MappedKernel):
         kernel.cover(_boxes(kernel, chunk_size or DEFAULT_BATCHED_POINTS, stored))
         return
-    memory = memory_bytes or DEFAULT_MEMORY_BYTES
     if chunk_size is not None:
         kernel.cover(_boxes(kernel, chunk_size, stored))
         return
-    most = max(1, memory // max(kernel.bytes_per_point, 1))
+    memory = memory_bytes or DEFAULT_MEMORY_BYTES
+    size = _most_points(kernel, memory_bytes, stored, workers)
+    needs_all = kernel.reduction is not None and kernel.reduction.exact
+    if stored and not needs_all:
+        _cover_about_a_second(kernel, size)
+        return
+    used = kernel.cover(_boxes(kernel, size, stored))
+    if used > memory and size > 1:
+        kernel.cover(_boxes(kernel, max(1, int(size * memory / used)), stored))
+
+
+def largest_boxes(kernel: Kernel, chunk_size: int | None, memory_bytes: int | None) -> Boxes:
+    """Blocks of a store as they will be with this `chunk_size`, or at their largest without one; nothing is compiled."""
+    if chunk_size is None:
+        mapped = isinstance(kernel, MappedKernel)
+        chunk_size = _most_points(kernel, memory_bytes, True, 1) if mapped else DEFAULT_BATCHED_POINTS
+    return _boxes(kernel, chunk_size, stored=True)
+
+
+def _most_points(kernel: MappedKernel, memory_bytes: int | None, stored: bool, workers: int) -> int:
+    """Points of a block that fit the memory by their parameters and results, and a file where they are stored."""
+    most = max(1, (memory_bytes or DEFAULT_MEMORY_BYTES) // max(kernel.bytes_per_point, 1))
     if stored:
         largest = max(int(np.prod(o.shape)) * np.dtype(o.dtype).itemsize for o in kernel.outputs.values())
         # every worker has a few blocks, where there are enough points
         most = min(most, CHUNK_BYTES // max(largest, 1), max(_FIRST_POINTS, -(-len(kernel.grid) // (4 * workers))))
-    if kernel.reduction is not None and kernel.reduction.exact:
-        # one block must hold all reduced points: their number is not ours to choose
-        most = max(most, _reduced_points(kernel)) if memory_bytes is None else most
-        stored_by_time = False
-    else:
-        stored_by_time = stored
-    size = _of_about_a_second(kernel, most) if stored_by_time else most
-    used = kernel.cover(_boxes(kernel, size, stored)) if not hasattr(kernel, "boxes") else 0
-    if used > memory and size > 1:
-        kernel.cover(_boxes(kernel, max(1, int(size * memory / used)), stored))
+    if kernel.reduction is not None and kernel.reduction.exact and memory_bytes is None:
+        most = max(most, _reduced_points(kernel))  # one block must hold them all: their number is not ours to choose
+    return max(1, most)
 
 
 def _reduced_points(kernel: Kernel) -> int:
@@ -68,7 +81,7 @@ def _boxes(kernel: Kernel, size: int, stored: bool) -> Boxes:
     return boxes
 
 
-def _of_about_a_second(kernel: MappedKernel, most: int) -> int:
+def _cover_about_a_second(kernel: MappedKernel, most: int) -> None:
     """Tries blocks of growing size until one takes long enough to be worth a file, and not longer than it must."""
     size = min(most, _FIRST_POINTS)
     for trial in range(_TRIALS):
@@ -83,6 +96,6 @@ def _of_about_a_second(kernel: MappedKernel, most: int) -> int:
             if seconds > SHORT_SECONDS:
                 break
         if seconds >= SHORT_SECONDS or size >= most or compiled - begun > _LONG_COMPILATION:
-            break
+            return
         size = min(most, int(size * min(64.0, BLOCK_SECONDS / seconds)))
-    return size
+    kernel.cover(_boxes(kernel, size, stored=True))

@@ -50,7 +50,7 @@ def stored_sweep(
     from jepa_dyn.sweep.archive import open_sweep
 
     path = Path(folder).expanduser()
-    path = _fresh_sibling(path) if force else path
+    path = fresh_sibling(path) if force else path
     store = _open_or_create(kernel, path, coords, memory_bytes, chunk_size, resume, worker, allow_mixed_versions)
     rank, world = worker
     for number in range(rank, len(store.space), world):
@@ -98,7 +98,7 @@ def _open_or_create(
     return Store(path, found)
 
 
-def _fresh_sibling(path: Path) -> Path:
+def fresh_sibling(path: Path) -> Path:
     """The folder itself where nothing is there, else the first of FOLDER-2, FOLDER-3, ... where nothing is."""
     candidates = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in range(1, 10**6))
     return next(one for one in candidates if not one.exists() or (one.is_dir() and not any(one.iterdir())))
