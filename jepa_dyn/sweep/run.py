@@ -115,14 +115,14 @@ def sweep(
             worker=worker,
             allow_mixed_versions=allow_mixed_versions,
         )
+    import xarray  # before anything is computed for nothing
+
     choose_boxes(kernel, chunk_size, memory_bytes)
     with progress_meter(len(grid), show=progress, unit="points") as tick:
         results, failures = _in_memory(kernel, tick)
     if reduce is None:
         dataset = labelled(results, kernel.outputs, grid, dict(coords or {}))
     else:
-        import xarray
-
         kept = tuple(grid.dim_names[dim] for dim in kernel.kept)
         found = reduced(results, reduce, kernel.outputs, kept)
         known = _known_coords(kernel, dict(coords or {}))

@@ -47,6 +47,10 @@ def stored_sweep(
     allow_mixed_versions: bool,
 ) -> "xarray.Dataset":
     """Computes what is missing in the store and returns it opened; see `sweep`."""
+    # here, so that what is missing is said before anything is computed, and the first block is not kept waiting
+    import xarray  # noqa: F401
+    import zarr  # noqa: F401
+
     from jepa_dyn.sweep.archive import open_sweep
 
     path = Path(folder).expanduser()
