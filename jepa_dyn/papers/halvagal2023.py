@@ -13,7 +13,10 @@ from jepa_dyn.losses import TABLE_1
 from jepa_dyn.papers import halvagal2023_checks as claims
 from jepa_dyn.papers._figure import PAPERS, Item, in_float64, whole, with_checks
 from jepa_dyn.papers.halvagal2023_alignment import fig4
+from jepa_dyn.papers.halvagal2023_beyond_plots import plot_coloured_inputs, plot_phase_diagram
+from jepa_dyn.papers.halvagal2023_coloured import coloured_inputs
 from jepa_dyn.papers.halvagal2023_networks import networks_under_every_loss
+from jepa_dyn.papers.halvagal2023_phases import phase_diagram
 from jepa_dyn.papers.halvagal2023_plots import plot_fig2, plot_fig4, plot_fig5, plot_table1
 from jepa_dyn.papers.halvagal2023_relu import fig6
 from jepa_dyn.papers.halvagal2023_runs import (
@@ -151,4 +154,16 @@ ITEMS = (
     Item("fig4", "alignment of a trained linear predictor with the eigenvectors of C_z", fig4, plot_fig4),
     Item("fig5", "where two eigenvalues end from three starts, Euclidean and cosine", fig5, plot_fig5),
     Item("fig6", "the networks of Figure 2 with a ReLU on the embeddings, beside linear ones", fig6, plot_fig2),
+    Item(
+        "phase_diagram",
+        "where each loss collapses or keeps all modes, over alpha, EMA rate, weight decay and start",
+        phase_diagram,
+        plot_phase_diagram,
+    ),
+    Item(
+        "coloured_inputs",
+        "IsoLoss where inputs are coloured or views share noise",
+        coloured_inputs,
+        plot_coloured_inputs,
+    ),
 )
