@@ -7,11 +7,12 @@
 N = 15, M = 10, both views noisy, sigma = 0.1, C_z = W W^T. Routes (`representation_routes.py`) take the weights of all networks to
 the eigenvalues of C_z at 20 times of the gradient flow on the population: numpy in, numpy out, on one core, in one process, in
 turns. `runs/s` is the median over turns. The loops draw fresh pairs at each step and take one run after another, as one writes
-them; they are timed on few of the runs. Their `steps` are the fewest whose own error is at most half of the accuracy asked, their
-`pairs` per step the smallest power of two with which the median run meets it. `error` is, for the median run, the largest distance
-of any eigenvalue from the reference (the modes integrated to 1e-10, 64 nodes) at any saved time, over the mean eigenvalue at the
-start; `meets` says whether it is below the accuracy. `x loop` is our rate over that of the plain PyTorch loop (of the plain JAX
-loop where PyTorch is not installed). `first s` is the first call of ours, with compilation, less the median later one.
+them; they are timed on few of the runs, the steps without noise on 64. `steps` are the fewest whose own error is at most half of
+the accuracy asked, `pairs` per step the smallest power of two with which the median of five runs meets it. `error` is, for the
+median of the runs that were timed, the largest distance of any eigenvalue from the reference (the modes integrated to 1e-10, 64
+nodes) at any saved time, over the mean eigenvalue at the start; "not met" where it is above the accuracy by half or more, more
+than few runs scatter by. `x loop` is our rate over that of the plain PyTorch loop (of the plain JAX loop where PyTorch is not
+installed). `first s` is the first call of ours, with compilation, less the median later one.
 Nothing passes or fails on time; ratios are to be read, not absolute figures.
 """
 
@@ -29,6 +30,7 @@ SIZES = {"outputs": 10, "inputs": 15}
 QUICK = {"outputs": 3, "inputs": 4}
 TIMES_LOOP = 100.0
 CHECKED = 16
+SCATTER = 1.5  # of the accuracy: what the few runs of a loop may miss it by
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -36,15 +38,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two losses of tiny networks")
     parser.add_argument("--runs", type=int, default=1000, help="networks per loss (default 1000)")
     parser.add_argument("--loop-runs", type=int, default=3, help="of which the loops take so many (default 3)")
-    parser.add_argument("--accuracy", type=float, default=0.01, help="asked of every route (default 0.01)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of which the median is taken (default 3)")
+    parser.add_argument("--accuracy", type=float, default=0.02, help="asked of every route (default 0.02)")
+    parser.add_argument("--repeats", type=int, default=2, help="turns of which the median is taken (default 2)")
     return parser.parse_args(argv)
 
 
 def command_line(options: argparse.Namespace) -> str:
     """The command that was given, without where its figures were written to."""
     words = ["python -m benchmarks.representation", *(["--quick"] if options.quick else [])]
-    for name, default in (("runs", 1000), ("loop_runs", 3), ("accuracy", 0.01), ("repeats", 3)):
+    for name, default in (("runs", 1000), ("loop_runs", 3), ("accuracy", 0.02), ("repeats", 2)):
         value = getattr(options, name)
         words += [f"--{name.replace('_', '-')} {value}"] if value != default else []
     return " ".join(words)
@@ -77,10 +79,10 @@ def measure(loss: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         checked = problem.first(CHECKED)
         reference = r.modes_of(checked, r.TIGHT)
         few = problem.first(5)
-        settings = r.choose_settings(few, reference[:5], options.accuracy, 64 if options.quick else 2**16)
+        settings = r.choose_settings(few, reference[:5], options.accuracy, 64 if options.quick else 2**14)
         found, seconds, first = {}, {}, {}
         chosen = r.routes()
-        parts = {route.name: problem.first(options.loop_runs) if route.loop else problem for route in chosen}
+        parts = {route.name: problem.first(route.runs(options)) for route in chosen}
         for turn in range(options.repeats + 1):
             for route in chosen:
                 start = perf_counter()
@@ -97,7 +99,7 @@ def measure(loss: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append({
             "loss": loss, "route": route.name, "describe": route.describe, "loop": route.loop, "runs": runs,
             "steps": r.SAVES * settings.steps_per_save, "pairs": settings.batch, "turns_s": own, "rate": runs / median(own),
-            "first_s": first[route.name] - median(own), "error": error, "meets": error <= options.accuracy,
+            "first_s": first[route.name] - median(own), "error": error, "meets": error <= SCATTER * options.accuracy,
         })  # fmt: skip
     return rows
 

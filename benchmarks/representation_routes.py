@@ -250,13 +250,18 @@ def choose_settings(problem: Problem, reference: np.ndarray, accuracy: float, la
 class Route:
     """One row of a table: `run(problem, settings)` gives eigenvalues (runs, times, M).
 
-    - `loop`: draws pairs, one run after another; such routes are timed on a few runs.
+    - `loop`: draws pairs, one run after another; such routes are timed on `loop_runs` runs. `most`: runs of the others.
     """
 
     name: str
     describe: str
     run: Callable[[Problem, Settings], np.ndarray]
     loop: bool = False
+    most: int | None = None
+
+    def runs(self, options: Any) -> int:
+        """How many runs a turn takes."""
+        return options.loop_runs if self.loop else min(options.runs, self.most or options.runs)
 
 
 def routes() -> list[Route]:
@@ -264,7 +269,7 @@ def routes() -> list[Route]:
     found = [
         Route("numpy", "numpy loop, gradients by hand", plain_numpy, True),
         Route("jax", "plain JAX loop, autodiff, jit", plain_jax, True),
-        Route("train", "jepa_dyn modes, steps of the same length", descended_modes),
+        Route("train", "jepa_dyn modes, steps of the same length", descended_modes, most=64),
         Route("ours", "jepa_dyn modes, ensemble", lambda problem, _: modes_of(problem, LOOSE)),
     ]
     if importlib.util.find_spec("torch"):
