@@ -64,8 +64,10 @@ def make_problem(loss: str, runs: int, outputs: int, inputs: int) -> Problem:
 
 
 def spectra(weights: np.ndarray) -> np.ndarray:
-    """Eigenvalues of W W^T, ascending."""
-    return np.linalg.svd(weights, compute_uv=False)[..., ::-1] ** 2
+    """Eigenvalues of W W^T, ascending; NaN where a loop has diverged."""
+    finite = np.isfinite(weights).all(axis=(-2, -1), keepdims=True)
+    values = np.linalg.svd(np.where(finite, weights, 0.0), compute_uv=False)[..., ::-1] ** 2
+    return np.where(finite[..., 0], values, np.nan)
 
 
 def errors(found: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -38,11 +38,12 @@ def test_torch_loss_has_the_gradient_of_the_loss(name):
 @pytest.mark.slow
 def test_routes_agree(tmp_path):
     results = tmp_path / "RESULTS.md"
-    options = ["--quick", "--runs", "4", "--loop-runs", "2", "--accuracy", "0.3", "--repeats", "1"]
+    options = ["--quick", "--runs", "4", "--loop-runs", "2", "--accuracy", "0.1", "--repeats", "1"]
     report = representation.main([*options, "--json", str(tmp_path / "out.json"), "--results", str(results)])
     rows = {(row["loss"], row["route"]): row for row in report["rows"]}
     assert {route for _, route in rows} >= {"numpy", "jax", "train", "ours"} and len({loss for loss, _ in rows}) == 2
-    assert all(row["meets"] and row["rate"] > 0 for row in rows.values())
+    # the few runs of a loop scatter, more so with so small networks
+    assert all(row["error"] < (0.3 if row["loop"] else 0.1) and row["rate"] > 0 for row in rows.values())
     assert all(row["error"] < 0.03 for row in rows.values() if row["route"] == "ours")
     text = results.read_text()
     assert text.count("## Non-contrastive losses\n") == 1 and str(tmp_path) not in text
@@ -55,6 +56,8 @@ def test_errors_and_settings():
     found = reference.copy()
     found[0, 1, 0], found[1, 2, 1] = 1.5, np.nan
     np.testing.assert_array_equal(routes.errors(found, 2 * reference), [0.5, np.inf])
+    weights = np.stack([np.diag([2.0, 1.0]), np.full((2, 2), np.nan)])
+    np.testing.assert_allclose(routes.spectra(weights), [[1.0, 4.0], [np.nan, np.nan]])
     assert routes.make_problem("cosine", 3, 2, 4).first(2).starts.shape == (2, 2, 4)
     np.testing.assert_array_equal(
         routes.make_problem("cosine", 3, 2, 4).starts[:2], routes.make_problem("euclidean", 2, 2, 4).starts

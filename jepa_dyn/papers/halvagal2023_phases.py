@@ -26,13 +26,11 @@ from jepa_dyn.flows import (
     representation_mode_arguments,
     representation_modes,
 )
-from jepa_dyn.metrics import recruited
+from jepa_dyn.metrics import collapse_code, recruited
 from jepa_dyn.papers._figure import PAPERS, in_float64, whole, with_checks
 from jepa_dyn.papers.halvagal2023_phase_checks import (
-    ALL,
     CLASSES,
     COMPLETE,
-    DIMENSIONAL,
     DIVERGED,
     UNRESOLVED,
     phase_checks,
@@ -163,10 +161,10 @@ def classify(spectra: np.ndarray, status: np.ndarray, undone: np.ndarray) -> dic
         falls = np.log(trace[..., 1] / trace[..., 0]) < -MOVING
     alive = shares[..., 1, :] > np.log(LOST)
     moving = ((~alive & (gain > MOVING)) | (alive & (gain < -MOVING))).any(axis=-1) | falls
-    count = np.asarray(recruited(later[..., 1, :], LOST))
-    found = np.where(count == spectra.shape[-1], ALL, DIMENSIONAL)
-    found = np.where(moving | (status != Status.ok), UNRESOLVED, found)
-    found = np.where(trace[..., 1] < LOST, COMPLETE, found)
+    end, whole = later[..., 1, :], spectra[..., 0, :].sum(axis=-1)
+    count = np.asarray(recruited(end, LOST))
+    code = np.asarray(collapse_code(end, scale=whole, lost=LOST, share=LOST)).astype(int)  # as the first three classes
+    found = np.where((moving & (code != COMPLETE)) | (status != Status.ok), UNRESOLVED, code)
     failed = (status == Status.non_finite) | (status == Status.diverged)
     found = np.where(failed | (trace[..., 1] > GROWN), DIVERGED, found)
     return {"class": found, "recruited": count, "trace_ratio": trace[..., 1]}
