@@ -68,8 +68,8 @@ def fig3(
 
     Returns:
         Dataset over (distance, predictor, target, step, mode): eigenvalues of C_z = E[z z^T] and of W_P, correlation of the two
-        views along each mode; effective rank, number recruited, accuracy of a linear readout of the encoder. A run that diverges has its
-        status, and NaN from there on.
+        views along each mode; effective rank, number recruited, accuracy of a linear readout of the encoder. A run that diverges
+        has its status, and NaN from there on.
 
     Raises:
         ValueError: an option out of range, a path without labelled images.

@@ -19,6 +19,11 @@ def _listed(values: Any, form: str = "g") -> str:
     return ", ".join(format(float(value), form) for value in np.ravel(values))
 
 
+def _largest(values: np.ndarray) -> float:
+    """NaN of none, which no claim is true of."""
+    return float(values.max()) if values.size else np.nan
+
+
 def alive(one: "xarray.Dataset") -> np.ndarray:
     """Which modes are recruited at the end of one run."""
     end = one.eigenvalue.isel(step=-1).values
@@ -26,11 +31,10 @@ def alive(one: "xarray.Dataset") -> np.ndarray:
 
 
 def rises(one: "xarray.Dataset") -> np.ndarray:
-    """Steps after which 2, 3, ... eigenvalues are recruited for good, up to the number at the end."""
-    counts = one.recruited.values
-    return np.array(
-        [one.step.values[np.flatnonzero(counts < n)[-1] + 1] for n in range(2, counts[-1] + 1) if (counts < n).any()]
-    )
+    """Steps from which on 2, 3, ... eigenvalues are recruited for good, up to the number at the end."""
+    counts = np.nan_to_num(one.recruited.values)
+    numbers = np.arange(2, counts[-1] + 1)
+    return np.array([one.step.values[np.flatnonzero(counts < n)[-1] + 1] for n in numbers if (counts < n).any()])
 
 
 def half_way(one: "xarray.Dataset", goal: float) -> float:
@@ -58,10 +62,10 @@ def _euclidean(runs: "xarray.Dataset") -> list[Check]:
     direct, iso, trained = (runs.sel(predictor=name) for name in ("direct", "iso", "trained"))
     closed = [(one.isel(step=-1), alive(one)) for one in (direct, iso)]
     tops = [float(end.eigenvalue.max()) for end, _ in closed]
-    least = [float(end.eigenvalue.values[on].min()) for end, on in closed]
-    gaps = [np.abs(end.predictor_eigenvalue - end.view_correlation).values[on].max() for end, on in closed]
-    below = [np.abs(end.predictor_eigenvalue - 1).values[on].max() for end, on in closed]
-    counts = [int(one.recruited.isel(step=-1)) for one in (direct, iso)]
+    least = [-_largest(-end.eigenvalue.values[on]) for end, on in closed]
+    gaps = [_largest(np.abs(end.predictor_eigenvalue - end.view_correlation).values[on]) for end, on in closed]
+    below = [_largest(np.abs(end.predictor_eigenvalue - 1).values[on]) for end, on in closed]
+    counts = [float(one.recruited.isel(step=-1)) for one in (direct, iso)]
     decades = [spread_in_decades(one) for one in (direct, iso, trained)]
     readout = [float(one.probe_accuracy.mean("step")) for one in (direct, iso)]
     goal = float(iso.effective_rank.max())
@@ -90,7 +94,7 @@ def _euclidean(runs: "xarray.Dataset") -> list[Check]:
             "Euclidean: IsoLoss recruits more eigenvalues than DirectPred",
             where,
             "all converge quickly",
-            f"{counts[1]} of {size} instead of {counts[0]}",
+            f"{counts[1]:g} of {size} instead of {counts[0]:g}",
             True,
             counts[1] > counts[0],
             SCALE,
@@ -107,7 +111,7 @@ def _euclidean(runs: "xarray.Dataset") -> list[Check]:
             "Euclidean: a trained predictor spreads eigenvalues over a larger range",
             where,
             "spread across a large range of magnitudes",
-            f"{decades[2]:.1f} decades; {decades[0]:.1f} (DirectPred), {decades[1]:.1f} (IsoLoss)",
+            f"{decades[2]:.1f} decades; {decades[0]:.1f} (DirectPred), {decades[1]:.1f} (IsoLoss); nan is divergence",
             True,
             decades[2] > max(decades[:2]),
         ),
@@ -124,7 +128,7 @@ def _euclidean(runs: "xarray.Dataset") -> list[Check]:
 
 def _cosine(runs: "xarray.Dataset", online: "xarray.Dataset") -> list[Check]:
     direct, iso, trained = (runs.sel(predictor=name) for name in ("direct", "iso", "trained"))
-    counts = [int(one.recruited.isel(step=-1)) for one in (direct, iso)]
+    counts = [float(one.recruited.isel(step=-1)) for one in (direct, iso)]
     traces = [float(one.eigenvalue.isel(step=-1).sum()) for one in (direct, iso)]
     start = [
         one.eigenvalue.isel(step=0).values.max() / one.eigenvalue.isel(step=0).values[:4].min() for one in (direct, iso)
@@ -148,7 +152,7 @@ def _cosine(runs: "xarray.Dataset", online: "xarray.Dataset") -> list[Check]:
             "cosine: IsoLoss recruits more eigenvalues than DirectPred",
             where,
             "L_cos recruits few large eigenvalues, L_iso quickly recruits all",
-            f"{counts[1]} of {size} instead of {counts[0]}",
+            f"{counts[1]:g} of {size} instead of {counts[0]:g}",
             True,
             counts[1] > counts[0],
             f"{SCALE}; with little weight decay embeddings grow under IsoLoss, gradients shrink with them, and fewer are recruited",
@@ -165,9 +169,10 @@ def _cosine(runs: "xarray.Dataset", online: "xarray.Dataset") -> list[Check]:
             "cosine: a trained predictor recruits eigenvalues one by one",
             where,
             "recruits eigenvalues in a step-wise manner",
-            f"2, 3, ... recruited after {_listed(when) or 'no'} steps",
-            True,
+            f"{float(trained.recruited[0]):g} of {size} at the start; further ones after {_listed(when) or 'no'} steps",
+            False,
             bool(when.size > 1 and np.unique(when).size > 0.5 * when.size and when[-1] >= 2 * when[0]),
+            "needs the paper's scale: a small encoder starts with as many above a tenth of the largest as it ends with",
         ),
         Check(
             "cosine: without a moving-average target fewer eigenvalues are recruited, IsoLoss included",
@@ -186,7 +191,7 @@ def fig7_checks(dataset: "xarray.Dataset") -> list[Check]:
     usual = float(dataset.momentum.values[np.argmin(np.abs(dataset.momentum.values - 0.99))])
     ranks = {loss: end.effective_rank.sel(loss=loss).values for loss in dataset.loss.values}
     iso = end.sel(loss="IsoLoss")
-    counts = [int(iso.recruited.sel(momentum=value)) for value in (0.0, usual)]
+    counts = [float(iso.recruited.sel(momentum=value)) for value in (0.0, usual)]
     readout = {
         loss: [float(end.probe_accuracy.sel(loss=loss, momentum=value)) for value in (0.0, usual)] for loss in ranks
     }
@@ -198,7 +203,7 @@ def fig7_checks(dataset: "xarray.Dataset") -> list[Check]:
             "IsoLoss: without a moving-average target fewer eigenvalues are recruited",
             "Figure 7",
             "fewer eigenmodes recruited during training",
-            f"{counts[0]} of {dataset.sizes['mode']} instead of {counts[1]}",
+            f"{counts[0]:g} of {dataset.sizes['mode']} instead of {counts[1]:g}",
             True,
             counts[0] < counts[1],
             SCALE,

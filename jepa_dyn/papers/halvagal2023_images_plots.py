@@ -23,8 +23,8 @@ def _spectra(ax: Any, one: "xarray.Dataset", title: str) -> None:
     finite = values[np.isfinite(values) & (values > 0)]
     if finite.size:
         ax.set_yscale("log")
-    last = int(one.recruited.isel(step=-1))
-    text = f"{last} of {values.shape[1]} recruited" if np.isfinite(values[-1]).all() else "diverged"
+    last = float(one.recruited.isel(step=-1))
+    text = f"{last:g} of {values.shape[1]} recruited" if np.isfinite(last) else "diverged"
     ax.text(0.03, 0.04, text, transform=ax.transAxes, fontsize=8.5, bbox={"color": "w", "alpha": 0.75, "pad": 1.5})
     ax.set_title(title, fontsize=9.5, loc="left")
     ax.set_xlim(0, one.step.values[-1])

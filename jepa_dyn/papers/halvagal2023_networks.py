@@ -212,6 +212,7 @@ def recruitment(
 
     closed = np.array([LOSSES[name].predictor for name in losses.ravel()]).reshape(*losses.shape, 1, 1)
     eigenvalues = laid_out("eigenvalue")
+    counts = np.where(np.isfinite(eigenvalues).all(-1), np.asarray(recruited(eigenvalues)), np.nan)
     predictor = np.asarray(predictor_eigenvalues(laid_out("correlation_eigenvalues"), EXPONENT))
     path, series = (*grid, "step", "mode"), (*grid, "step")
     variables = {
@@ -229,7 +230,7 @@ def recruitment(
         ),
         "recruited": (
             series,
-            np.asarray(recruited(eigenvalues)),
+            counts,
             {"long_name": "eigenvalues above 1/10 of the largest"},
         ),
         "probe_accuracy": (series, laid_out("probe_accuracy"), {"long_name": "accuracy of a linear readout"}),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray
 from matplotlib import pyplot
 
 from jepa_dyn.papers import checks, halvagal2023
@@ -17,7 +18,7 @@ from jepa_dyn.papers import halvagal2023_images_checks as claims
 from jepa_dyn.papers.halvagal2023_networks import LOSSES, LossOfLane, Networks, spectrum, views_of, warmed_up
 from jepa_dyn.training.joint_embedding import Target
 
-SMALL = {"dimension": 6, "width": 24, "steps": 240}  # of all three, so that they are one program
+SMALL = {"dimension": 6, "width": 16, "steps": 80, "batch_size": 32}  # of all three, so that they are one program
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,101 @@ def test_lanes_of_one_setting_agree(fig7, fig8):
     """The lane of rate 0.99 and decay 2e-3 of Figure 7 is one of Figure 8."""
     same = fig7.sel(momentum=0.99), fig8.sel(weight_decay=2e-3)
     np.testing.assert_allclose(same[0].eigenvalue.values, same[1].eigenvalue.values, rtol=1e-3, atol=1e-6)
+
+
+STEPS = np.linspace(0, 100, 41)
+
+
+def paths(ends, delays=0.0, duration=30.0):
+    """Eigenvalues that move from 0.6 ... 0.001 to their ends, each after its delay: (steps, mode)."""
+    ends, starts = np.asarray(ends, float), np.geomspace(0.6, 1e-3, len(ends))
+    done = np.clip((STEPS[:, None] - delays) / duration, 0, 1)
+    return starts * (ends / starts) ** done
+
+
+def as_dataset(axes, eigenvalues, accuracy, correlation=0.9):
+    """What `recruitment` returns for these paths (*grid, step, mode) and final accuracies (*grid,)."""
+    shares = eigenvalues / eigenvalues.sum(-1, keepdims=True)
+    rises = 1 - np.exp(-STEPS / 20)
+    grid, mode = tuple(axes), np.arange(eigenvalues.shape[-1])
+    levels = correlation - 0.02 * mode
+    variables = {
+        "eigenvalue": ((*grid, "step", "mode"), eigenvalues),
+        "view_correlation": ((*grid, "step", "mode"), np.broadcast_to(levels, eigenvalues.shape)),
+        "predictor_eigenvalue": ((*grid, "step", "mode"), np.broadcast_to(levels - 0.01, eigenvalues.shape)),
+        "effective_rank": ((*grid, "step"), np.exp(-(shares * np.log(shares)).sum(-1))),
+        "recruited": ((*grid, "step"), (eigenvalues > 0.1 * eigenvalues.max(-1, keepdims=True)).sum(-1).astype(float)),
+        "probe_accuracy": ((*grid, "step"), np.asarray(accuracy)[..., None] * rises),
+    }
+    return xarray.Dataset(variables, axes | {"step": STEPS})
+
+
+def few(count, level, size=8):
+    return np.r_[np.linspace(1, 0.8, count), np.full(size - count, 1e-3)] * level
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """Runs that do all that the paper says, corrected where it must be."""
+    lost = paths(few(1, 3.0))
+    direct, iso = paths(few(5, 1.0), duration=60.0), paths(few(8, 1.0))
+    by_loss = {
+        "euclidean": [direct, iso, paths(np.geomspace(300, 3e-3, 8))],
+        "cosine": [paths(few(5, 0.5), duration=60.0), paths(few(8, 2.0)), paths(few(2, 1.0))],
+    }
+    axes = {
+        "distance": ["euclidean", "cosine"],
+        "predictor": ["direct", "iso", "trained"],
+        "target": ["averaged", "online"],
+    }
+    grid = np.array([[[run, lost] for run in runs] for runs in by_loss.values()])
+    accuracy = np.array([[[0.8, 0.5], [0.9, 0.7], [0.7, 0.5]]] * 2)
+    third = as_dataset(axes, grid, accuracy)
+    counts = {"DirectPred": (1, 2, 3, 4, 5, 5), "IsoLoss": (3, 4, 5, 6, 8, 8)}
+    axes = {"loss": list(counts), "momentum": list(images.MOMENTA)}
+    seventh = as_dataset(
+        axes,
+        np.array([[paths(few(n, 1.0)) for n in row] for row in counts.values()]),
+        np.array([np.linspace(0.4, 0.8, 6), np.linspace(0.7, 0.9, 6)]),
+    )
+    counts = {"DirectPred": (4, 6, 5, 4, 3, 2), "IsoLoss": (5, 7, 7, 7, 7, 7)}
+    axes = {"loss": list(counts), "weight_decay": list(images.DECAYS)}
+    sizes = 2.0 ** -np.arange(6)
+    grid = np.array([[paths(few(n, size)) for n, size in zip(row, sizes, strict=True)] for row in counts.values()])
+    return {"fig3": third, "fig7": seventh, "fig8": as_dataset(axes, grid, np.full((2, 6), 0.8))}
+
+
+@pytest.mark.parametrize(("name", "num_checks", "num_failing"), [("fig3", 11, 1), ("fig7", 4, 0), ("fig8", 4, 1)])
+def test_checks_tell_runs_that_do_as_claimed(name, num_checks, num_failing, printed):
+    found = getattr(claims, f"{name}_checks")(printed[name])
+    assert [one.claim for one in found if not one.as_expected] == []
+    assert len(found) == num_checks and sum(not one.expected for one in found) == num_failing
+
+
+def test_eigenvalues_recruited_one_by_one():
+    """Six that jump in turn: at the first saved step after each has passed a tenth of the largest."""
+    values = np.where(STEPS[:, None] >= [0, 10, 20, 30, 40, 50], 1.0, 1e-3)
+    run = as_dataset({"seed": [0]}, values[None], np.ones(1)).isel(seed=0)
+    np.testing.assert_allclose(claims.rises(run), [10, 20, 30, 40, 50])
+    assert claims.half_way(run, 7.0) == 30 and claims.half_way(run, 20.0) == np.inf
+    assert claims.spread_in_decades(run.isel(step=[0])) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("name", ["fig3", "fig7", "fig8"])
+def test_checks_can_fail(name, printed):
+    """Each check of a true claim fails for runs that stand still, diverge, or have exchanged their roles."""
+    dataset, judge = printed[name], getattr(claims, f"{name}_checks")
+    axis = "predictor" if name == "fig3" else "loss"
+    other = {"direct": "iso", "iso": "direct", "DirectPred": "IsoLoss", "IsoLoss": "DirectPred"}
+    names = [str(one) for one in dataset[axis].values]
+    wrong = [
+        judge(dataset.isel(step=[0, 0])),
+        judge(dataset * np.nan),
+        judge(dataset.assign_coords({axis: [other.get(one, one) for one in names]})),
+    ]
+    claimed = [i for i, one in enumerate(judge(dataset)) if one.holds]
+    assert all(any(not found[i].holds for found in wrong) for i in claimed)
+    assert not any(one.holds for one in wrong[1])
 
 
 @pytest.fixture(scope="module")
