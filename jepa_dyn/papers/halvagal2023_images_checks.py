@@ -171,7 +171,7 @@ def _cosine(runs: "xarray.Dataset", online: "xarray.Dataset") -> list[Check]:
             "recruits eigenvalues in a step-wise manner",
             f"{float(trained.recruited[0]):g} of {size} at the start; further ones after {_listed(when) or 'no'} steps",
             False,
-            bool(when.size > 1 and np.unique(when).size > 0.5 * when.size and when[-1] >= 2 * when[0]),
+            bool(when.size >= size / 2 and np.unique(when).size > when.size / 2),
             "needs the paper's scale: a small encoder starts with as many above a tenth of the largest as it ends with",
         ),
         Check(
