@@ -161,8 +161,9 @@ def _add_figure_options(parser: argparse.ArgumentParser, arguments: Sequence[str
         return
     group = parser.add_argument_group(f"options of {name}")
     for option, parameter in _find(name).options.items():
-        flag, text = f"--{option.replace('_', '-')}", f"default: {parameter.default:g}"
-        group.add_argument(flag, type=type(parameter.default), default=parameter.default, help=text)
+        flag, default = f"--{option.replace('_', '-')}", parameter.default
+        text = f"default: {default or 'none' if isinstance(default, str) else format(default, 'g')}"
+        group.add_argument(flag, type=type(default), default=default, help=text)
 
 
 def _list() -> int:

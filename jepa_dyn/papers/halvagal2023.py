@@ -15,6 +15,8 @@ from jepa_dyn.papers._figure import PAPERS, Item, in_float64, whole, with_checks
 from jepa_dyn.papers.halvagal2023_alignment import fig4
 from jepa_dyn.papers.halvagal2023_beyond_plots import plot_coloured_inputs, plot_phase_diagram
 from jepa_dyn.papers.halvagal2023_coloured import coloured_inputs
+from jepa_dyn.papers.halvagal2023_images import fig3, fig7, fig8
+from jepa_dyn.papers.halvagal2023_images_plots import plot_fig3, plot_fig7, plot_fig8
 from jepa_dyn.papers.halvagal2023_networks import networks_under_every_loss
 from jepa_dyn.papers.halvagal2023_phases import phase_diagram
 from jepa_dyn.papers.halvagal2023_plots import plot_fig2, plot_fig4, plot_fig5, plot_table1
@@ -151,6 +153,7 @@ def fig2(
 ITEMS = (
     Item("table1", "what becomes of the eigenvalues under each of the eight losses", table1, plot_table1),
     Item("fig2", "representations and eigenvalues of linear networks under each loss", fig2, plot_fig2),
+    Item("fig3", "eigenvalues that encoders of images recruit, by loss, predictor and target", fig3, plot_fig3),
     Item("fig4", "alignment of a trained linear predictor with the eigenvectors of C_z", fig4, plot_fig4),
     Item("fig5", "where two eigenvalues end from three starts, Euclidean and cosine", fig5, plot_fig5),
     Item("fig6", "the networks of Figure 2 with a ReLU on the embeddings, beside linear ones", fig6, plot_fig2),
@@ -166,4 +169,6 @@ ITEMS = (
         coloured_inputs,
         plot_coloured_inputs,
     ),
+    Item("fig7", "eigenvalues recruited against the rate of a moving-average target, cosine losses", fig7, plot_fig7),
+    Item("fig8", "eigenvalues recruited against weight decay, cosine losses", fig8, plot_fig8),
 )
