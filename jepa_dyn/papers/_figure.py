@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 if TYPE_CHECKING:
     import xarray
@@ -100,6 +102,11 @@ def in_float64(compute: Callable) -> Callable:
             return compute(*args, **kwargs)
 
     return wrapped
+
+
+def in_float32(network: Any) -> Any:
+    """The network with parameters in float32, whatever the caller's setting: its steps take half the time."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, network)
 
 
 def with_checks(dataset: "xarray.Dataset", found: Sequence[Check], **attrs: Any) -> "xarray.Dataset":

@@ -21,6 +21,8 @@ from jepa_dyn.papers import ponce2025_checks as claims
 from jepa_dyn.papers._figure import PAPERS, Item, in_float64, with_checks
 from jepa_dyn.papers.ponce2025_checks import PROCEDURES
 from jepa_dyn.papers.ponce2025_equilibria import proposition_4_10
+from jepa_dyn.papers.ponce2025_images import fig2
+from jepa_dyn.papers.ponce2025_images_plots import plot_fig2
 from jepa_dyn.papers.ponce2025_plots import plot_fig3, plot_fig4, plot_proposition_4_10, plot_trials
 from jepa_dyn.solve import train
 from jepa_dyn.status import Status
@@ -242,6 +244,7 @@ def _paths(rho: float, tau: float, weight_decay: float, step: float, runs: int, 
 
 
 ITEMS = (
+    Item("fig2", "plain gradient, SG and EMA on digits: objectives, increments, probe accuracy", fig2, plot_fig2),
     Item("fig3", "paths of SG and EMA in the plane of a: two circles and the origin", fig3, plot_fig3),
     Item("fig4", "E and F along paths: neither procedure minimises them", fig4, plot_fig4),
     Item("trials", "the 10,000 trials in eleven readings: shares that end on the outer circle", trials, plot_trials),

@@ -23,6 +23,8 @@ from jepa_dyn.papers.simon2023_data import (
     first_crossings,
     photograph_problem,
 )
+from jepa_dyn.papers.simon2023_images import fig3, fig4, fig5
+from jepa_dyn.papers.simon2023_images_plots import plot_fig3, plot_fig4, plot_fig5
 from jepa_dyn.papers.simon2023_losses import fig9, landscape, speed_up
 from jepa_dyn.papers.simon2023_nonlinear import appendix_e, fig2ab
 from jepa_dyn.papers.simon2023_nonlinear_plots import plot_appendix_e, plot_fig2ab
@@ -273,6 +275,9 @@ ITEMS = (
         fig2ab,
         plot_fig2ab,
     ),
+    Item("fig3", "three losses on photographs from a usual start: eigenvalues grow past a gap", fig3, plot_fig3),
+    Item("fig4", "histograms of those eigenvalues along training: two bands", fig4, plot_fig4),
+    Item("fig5", "three losses from a small start: steps of embeddings and hidden layers", fig5, plot_fig5),
     Item(
         "appendix_e",
         "functions learned by two networks beside those predicted from their NTK",
