@@ -1,13 +1,12 @@
-"""The command `jepa-dyn`: parse, call `papers/` or `predict/`, print, write. Everything heavy is imported when it is needed.
+"""The command `jepa-dyn`: parse, call `papers/`, `predict/` or `cli_sweep/`, print, write. What is heavy is imported when needed.
 
 Exit codes: 0 it ran and everything is as expected; 1 it ran and a check came out otherwise; 2 bad use or bad input, told in
-one line on stderr.
+one line on stderr; 75 a sweep was asked to stop and goes on when it is run again.
 """
 
 import argparse
 import difflib
 import json
-import math
 import os
 import sys
 import tempfile
@@ -15,7 +14,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from jepa_dyn import cli_sweep
+from jepa_dyn.cli_arguments import Parser, count, numbers, positive, require_packages, seed
 
 if TYPE_CHECKING:
     import xarray
@@ -27,6 +29,7 @@ EXAMPLES = """examples:
   jepa-dyn predict my_photos --out prediction --depths 2,4,8
   jepa-dyn list                                           figures that can be reproduced
   jepa-dyn reproduce littwin2024.fig2 --out fig2
+  jepa-dyn sweep sweep.toml --out times                   a large grid of parameters, resumable; also plan, status, show
 
 `jepa-dyn COMMAND --help` explains each command."""
 
@@ -52,19 +55,11 @@ LIST_EXAMPLES = """example:
 prints one line per figure or table: its NAME for `jepa-dyn reproduce`, and what it shows."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, but an error is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
-
-
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("jepa-dyn", description=_DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
+    parser = Parser("jepa-dyn", description=_DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
     predict = commands.add_parser(
         "predict",
@@ -85,7 +80,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     reproduce.add_argument("name", metavar="NAME", help="what to reproduce, e.g. littwin2024.fig2")
     reproduce.add_argument("--out", metavar="DIR", required=True, help="folder to write to; made if missing")
     reproduce.add_argument("--full", action="store_true", help="the full resolution instead of the quick one")
-    reproduce.add_argument("--key", type=_seed, metavar="N", help="seed of the random numbers, where there are any")
+    reproduce.add_argument("--key", type=seed, metavar="N", help="seed of the random numbers, where there are any")
     if arguments and arguments[0] == "reproduce":
         _add_figure_options(reproduce, arguments[1:])
 
@@ -96,11 +91,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         epilog=LIST_EXAMPLES,
         formatter_class=raw,
     )
+    cli_sweep.add_commands(commands)
     return parser
 
 
 _DESCRIPTION = (
-    "Learning dynamics of joint-embedding self-supervised learning (JEPA, MAE): predictions and reproductions."
+    "Learning dynamics of joint-embedding self-supervised learning (JEPA, MAE): predictions, reproductions, sweeps."
 )
 
 
@@ -119,49 +115,20 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         default="crop",
         help="how the two views of an image differ (default: crop)",
     )
-    add("--patch", type=_count, default=8, metavar="P", help="side of the views in pixels (default: 8)")
-    add("--pairs", type=_count, default=50_000, metavar="N", help="number of view pairs (default: 50000)")
+    add("--patch", type=count, default=8, metavar="P", help="side of the views in pixels (default: 8)")
+    add("--pairs", type=count, default=50_000, metavar="N", help="number of view pairs (default: 50000)")
     add("--colour", action="store_true", help="keep the three colours instead of the luminance")
-    add("--max-images", type=_count, metavar="N", help="read only the first N images")
+    add("--max-images", type=count, metavar="N", help="read only the first N images")
     add(
         "--depths",
-        type=_numbers,
+        type=numbers,
         default=(1.0, 2.0, 3.0, 5.0),
         metavar="L,L,...",
         help="encoder depths (default: 1,2,3,5)",
     )
-    add("--eps", type=_positive, default=1e-3, help="amplitude of every feature at initialisation (default: 1e-3)")
-    add("--features", type=_count, default=10, metavar="K", help="how many features to print and draw (default: 10)")
-    add("--key", type=_seed, default=0, metavar="N", help="seed of the view pairs (default: 0)")
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"must be a number > 0, but is {text!r}")
-    return value
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    values = tuple(_positive(part) for part in text.split(","))
-    if len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f"must not repeat a number, but is {text!r}")
-    return values
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, but is {text!r}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, but is {text!r}")
-    return int(text)
+    add("--eps", type=positive, default=1e-3, help="amplitude of every feature at initialisation (default: 1e-3)")
+    add("--features", type=count, default=10, metavar="K", help="how many features to print and draw (default: 10)")
+    add("--key", type=seed, default=0, metavar="N", help="seed of the view pairs (default: 0)")
 
 
 def _find(name: str) -> "Item":
@@ -194,9 +161,9 @@ def _add_figure_options(parser: argparse.ArgumentParser, arguments: Sequence[str
         return
     group = parser.add_argument_group(f"options of {name}")
     for option, parameter in _find(name).options.items():
-        default = parameter.default
-        text = f"default: {default!r}" if isinstance(default, str) else f"default: {default:g}"
-        group.add_argument(f"--{option.replace('_', '-')}", type=type(default), default=default, help=text)
+        flag, default = f"--{option.replace('_', '-')}", parameter.default
+        text = f"default: {default or 'none' if isinstance(default, str) else format(default, 'g')}"
+        group.add_argument(flag, type=type(default), default=default, help=text)
 
 
 def _list() -> int:
@@ -214,7 +181,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     from jepa_dyn.papers.table import check_summary, check_table
 
     item = _find(options.name)
-    _require_packages("xarray", "zarr", "matplotlib")
+    require_packages("xarray", "zarr", "matplotlib")
     out = _writable_folder(options.out)
     given = {name: getattr(options, name) for name in item.options}
     if item.takes_key:
@@ -235,7 +202,7 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    _require_packages("xarray", "zarr", "matplotlib", *(("sklearn",) if options.path is None else ()), "PIL")
+    require_packages("xarray", "zarr", "matplotlib", *(("sklearn",) if options.path is None else ()), "PIL")
     out = _writable_folder(options.out)
     from jepa_dyn.moments import load_images
     from jepa_dyn.predict import plot_prediction, predict_from_images, report
@@ -267,15 +234,6 @@ def _view(options: argparse.Namespace) -> Any:
 
 def _counted(count: int, path: str) -> str:
     return f"{count} image{'' if count == 1 else 's'} in {Path(path).name or path}"
-
-
-def _require_packages(*names: str) -> None:
-    """Raises ModuleNotFoundError before any work, with the command that installs what is missing."""
-    import importlib.util
-
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ModuleNotFoundError(f"needs {', '.join(missing)}, not installed here: pip install 'jepa_dyn[all]'")
 
 
 def _writable_folder(path: str) -> Path:
@@ -340,8 +298,10 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"jepa-dyn {jepa_dyn.__version__}")
         return 0
     if options.command is None:
-        parser.error("a command is missing: predict, reproduce or list")
+        parser.error("a command is missing: predict, reproduce, list or sweep")
     _setup()
+    if options.command in cli_sweep.COMMANDS:
+        return cli_sweep.run(options)
     if options.command == "list":
         return _list()
     return _reproduce(options) if options.command == "reproduce" else _predict(options)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import deep_linear, modes, siamese, siamese_branches, stepwise, training
+from benchmarks import deep_linear, modes, siamese, siamese_branches, stepwise, sweep, sweep_reliability, training
 from benchmarks.method import Method, Prepared
 from benchmarks.problem import make_batch
 from benchmarks.reference import exact_states, integrated_states
@@ -203,3 +203,56 @@ def test_targets_of_training():
     tracking = [{"kind": "ResNet", "runs": 64, "overhead": share} for share in (0.05, 0.2)]
     lines = training.verdicts([row(6.0), row(4.0), row(6.0, agrees=False), row(9.0) | {"runs": 8}], tracking)
     assert [line.rsplit(" ", 1)[1] for line in lines] == ["reached", "MISSED", "MISSED", "reached", "MISSED"]
+
+
+@pytest.mark.slow
+def test_sweeps_are_measured(tmp_path):
+    results = tmp_path / "RESULTS.md"
+    sweep.main(["--quick", "--results", str(results), "--json", str(tmp_path / "out.json")])
+    report = json.loads((tmp_path / "out.json").read_text())
+    # the same points whoever computed them, each block on disk
+    checks = [turn[name]["check"] for row in report["overhead"] for turn in row["turns"] for name in turn]
+    assert len(set(checks)) == 1 and report["first"][0]["blocks"] > 1
+    assert {row["case"] for row in report["scaling"]} == {
+        "one device, thread and process", "2 threads", "2 host devices", "2 processes",
+    }  # fmt: skip
+    text = results.read_text()
+    assert (
+        text.count("## Sweeps\n") == 1 and "`python -m benchmarks.sweep --quick`" in text and str(tmp_path) not in text
+    )
+
+
+def test_targets_of_sweeps():
+    overhead = [
+        {"points": 10, "chunk_s": 0.6, "store_overhead": 0.09},
+        {"points": 20, "chunk_s": 0.4, "store_overhead": 9.0},
+    ]
+    memory = [
+        {"points": n, "reduce": flag, "peak_mb": mb}
+        for n, flag, mb in ((1, False, 100), (2, False, 130), (1, True, 90))
+    ]
+    found = {
+        "overhead": overhead,
+        "first": [{"points": 10, "first_s": 2.5}],
+        "memory": memory,
+        "scaling": [{"case": "one", "times": 1.0}, {"case": "2 threads", "times": 1.8}],
+    }
+    judged = [line.rsplit(" ", 1)[1] for line in sweep.verdicts(found)]
+    assert judged == ["reached", "MISSED", "MISSED", "reached", "reached"]
+
+
+@pytest.mark.slow
+def test_sweeps_survive(tmp_path):
+    report = sweep_reliability.main(["--kills", "3", "--models", "barlow_twins", "--json", str(tmp_path / "out.json")])
+    assert report["good"], report["findings"]
+    (killed, *_) = report["findings"]
+    assert killed["found"].startswith("3 kills") and killed["found"].endswith("0 ended with other bytes")
+
+
+def test_digits_that_numbers_share():
+    one = np.array([1.0, np.nan, np.inf, 0.0])
+    assert sweep_reliability.shared_digits(one, one.copy()) == np.inf
+    assert sweep_reliability.shared_digits(one, np.array([1.0 + 1e-12, np.nan, np.inf, 0.0])) == pytest.approx(
+        12, abs=0.1
+    )
+    assert sweep_reliability.shared_digits(one, np.array([1.0, 1.0, np.inf, 0.0])) == 0

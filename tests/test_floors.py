@@ -18,11 +18,11 @@ FLOORS = {
     "solve": 3, "equilibria": 3, "training": 3,
     "sweep": 4, "plots": 4,
     "papers": 5, "predict": 5,
-    "cli": 6,
+    "cli": 6, "cli_sweep": 6, "cli_arguments": 6,
 }  # fmt: skip
 SIBLINGS_ALLOWED = {
     ("predict", "papers"), ("parameters", "_checks"), ("flows", "moments"), ("flows", "losses"), ("equilibria", "solve"),
-    ("kernels", "theory"), ("training", "solve"),
+    ("kernels", "theory"), ("training", "solve"), ("cli", "cli_sweep"), ("cli", "cli_arguments"), ("cli_sweep", "cli_arguments"),
 }  # fmt: skip
 FORBIDDEN = {("theory", "flows"), ("flows", "theory"), ("sweep", "theory"), ("plots", "theory")}
 

@@ -1,4 +1,4 @@
-"""Halvagal et al. 2023, "Implicit variance regularization in non-contrastive SSL": Table 1, Figures 2, 4 and 5 on small networks.
+"""Halvagal et al. 2023, "Implicit variance regularization in non-contrastive SSL": Table 1, Figures 2, 4 to 6, small networks.
 
 Inputs are standard Gaussian, both views carry noise of standard deviation sigma, W_P = C_z (alpha = 1) of the clean inputs, so
 that the eigenvalues lambda of the predictor are those of C_z. Times are gradient-flow times: learning rate x step x pace.
@@ -13,7 +13,14 @@ from jepa_dyn.losses import TABLE_1
 from jepa_dyn.papers import halvagal2023_checks as claims
 from jepa_dyn.papers._figure import PAPERS, Item, in_float64, whole, with_checks
 from jepa_dyn.papers.halvagal2023_alignment import fig4
+from jepa_dyn.papers.halvagal2023_beyond_plots import plot_coloured_inputs, plot_phase_diagram
+from jepa_dyn.papers.halvagal2023_coloured import coloured_inputs
+from jepa_dyn.papers.halvagal2023_images import fig3, fig7, fig8
+from jepa_dyn.papers.halvagal2023_images_plots import plot_fig3, plot_fig7, plot_fig8
+from jepa_dyn.papers.halvagal2023_networks import networks_under_every_loss
+from jepa_dyn.papers.halvagal2023_phases import phase_diagram
 from jepa_dyn.papers.halvagal2023_plots import plot_fig2, plot_fig4, plot_fig5, plot_table1
+from jepa_dyn.papers.halvagal2023_relu import fig6
 from jepa_dyn.papers.halvagal2023_runs import (
     PACE,
     draw_encoders,
@@ -27,7 +34,6 @@ from jepa_dyn.papers.halvagal2023_starts import fig5
 if TYPE_CHECKING:
     import xarray
 
-TWO_EIGENVALUES = (0.3, 1.7)  # of C_z at the start, in the network with two outputs
 VIEWS = ("clean online view", "no noise")
 
 
@@ -99,11 +105,6 @@ def table1(
     return with_checks(dataset, claims.table1_checks(dataset), paper=PAPERS["halvagal2023"], table="1")
 
 
-def representations(weights: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """z = W x of every point, for every W: (..., M, N), (n, N) -> (..., n, M)."""
-    return points @ weights.swapaxes(-1, -2)
-
-
 @in_float64
 def fig2(
     *,
@@ -136,43 +137,38 @@ def fig2(
 
     Source: Halvagal 2023, Figure 2, section 3.
     """
-    import xarray
-
-    outputs, num_steps = whole("outputs", outputs, 2), whole("num_steps", num_steps, 100)
-    inputs = whole("inputs", inputs, outputs)
-    require_positive("sigma", sigma)
-    require_positive("learning_rate", learning_rate)
-    if full:
-        batch_size, learning_rate, num_steps = 4096, learning_rate / 5, 5 * num_steps
-    names, steps, rng = tuple(TABLE_1), saved_steps(num_steps, 40), np.random.default_rng(key)
-    columns, rows = (np.linalg.qr(rng.normal(size=(size, 2)))[0] for size in (2, inputs))
-    starts = draw_encoders(rng, 1, outputs, inputs), (columns * np.sqrt(TWO_EIGENVALUES) @ rows.T)[None]
-    many, two = (
-        trained_networks(names, start, sigma, steps, learning_rate, pairs, key)
-        for start, pairs in zip(starts, (batch_size, 8 * batch_size), strict=True)
+    dataset = networks_under_every_loss(
+        outputs=outputs,
+        inputs=inputs,
+        sigma=sigma,
+        learning_rate=learning_rate,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        full=full,
+        key=key,
     )
-    points = rng.normal(size=(150, inputs))
-    long_name = {"long_name": "eigenvalue of C_z"}
-    shown = np.stack([representations(two[name][0], points) for name in names])
-    variables = {
-        "eigenvalue": (("row", "time", "mode"), np.stack([spectra(many[name][0]) for name in names]), long_name),
-        "representation": (("row", "time", "point", "output"), shown, {"long_name": "representation z"}),
-        "eigenvalue_of_two": (
-            ("row", "time", "output"),
-            np.stack([spectra(two[name][0]) for name in names]),
-            long_name,
-        ),
-    }
-    times = np.array([PACE[name] for name in names])[:, None] * learning_rate * steps
-    coords = {"row": list(names), "t": (("row", "time"), times, {"long_name": "time"})}
-    settings = {"sigma": sigma, "learning_rate": learning_rate, "batch_size": int(batch_size), "inputs": inputs}
-    dataset = xarray.Dataset(variables, coords, settings)
     return with_checks(dataset, claims.fig2_checks(dataset), paper=PAPERS["halvagal2023"], figure="2")
 
 
 ITEMS = (
     Item("table1", "what becomes of the eigenvalues under each of the eight losses", table1, plot_table1),
     Item("fig2", "representations and eigenvalues of linear networks under each loss", fig2, plot_fig2),
+    Item("fig3", "eigenvalues that encoders of images recruit, by loss, predictor and target", fig3, plot_fig3),
     Item("fig4", "alignment of a trained linear predictor with the eigenvectors of C_z", fig4, plot_fig4),
     Item("fig5", "where two eigenvalues end from three starts, Euclidean and cosine", fig5, plot_fig5),
+    Item("fig6", "the networks of Figure 2 with a ReLU on the embeddings, beside linear ones", fig6, plot_fig2),
+    Item(
+        "phase_diagram",
+        "where each loss collapses or keeps all modes, over alpha, EMA rate, weight decay and start",
+        phase_diagram,
+        plot_phase_diagram,
+    ),
+    Item(
+        "coloured_inputs",
+        "IsoLoss where inputs are coloured or views share noise",
+        coloured_inputs,
+        plot_coloured_inputs,
+    ),
+    Item("fig7", "eigenvalues recruited against the rate of a moving-average target, cosine losses", fig7, plot_fig7),
+    Item("fig8", "eigenvalues recruited against weight decay, cosine losses", fig8, plot_fig8),
 )

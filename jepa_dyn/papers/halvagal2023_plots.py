@@ -77,36 +77,45 @@ COLUMNS = (
 )
 
 
-def _trajectories(ax: Any, one: "xarray.Dataset", limit: float) -> None:
+def _trajectories(ax: Any, one: "xarray.Dataset", low: float, limit: float) -> None:
     """Representations at start and end, and the paths of some."""
     paths = one.representation.transpose("time", "point", "output").values
     ax.plot(paths[:, :60, 0], paths[:, :60, 1], color="#56B4E9", linewidth=0.6, alpha=0.6)
     ax.plot(*paths[0].T, ".", color="0.6", markersize=2.5)
     ax.plot(*paths[-1].T, ".", color="#D55E00", markersize=4)
     ax.set_aspect("equal")
-    ax.set_xlim(-limit, limit)
-    ax.set_ylim(-limit, limit)
+    ax.set_xlim(low, limit)
+    ax.set_ylim(low, limit)
 
 
 def plot_fig2(dataset: "xarray.Dataset") -> Any:
-    """One column per loss; representations (top) and eigenvalues (below) for each distance. Returns the figure."""
+    """One column per loss; representations (top) and eigenvalues (below) for each distance. Returns the figure.
+
+    Figure 6 has the eigenvalues of a linear network beside them.
+    """
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 
     figure, axes = pyplot.subplots(
         4, 4, figsize=(12.5, 11.5), layout="constrained", height_ratios=[1.25, 0.8, 1.25, 0.8]
     )
+    linear = "predicted" in dataset
     limit = 1.02 * float(np.abs(dataset.representation.isel(time=0)).max())
+    low = -0.04 * limit if float(dataset.representation.min()) >= 0 else -limit
     colours = mode_colours(dataset.sizes["mode"])
     top = 1.15 * float(dataset.eigenvalue.isel(time=0).max())
     for i, kind in enumerate(("euclidean", "cosine")):
         for k, (suffix, text) in enumerate(COLUMNS):
             one = dataset.sel(row=kind + suffix)
             above, below = axes[2 * i, k], axes[2 * i + 1, k]
-            _trajectories(above, one, limit)
+            _trajectories(above, one, low, limit)
             above.set_title(f"({'abcd'[k]}) {text}, {kind}", fontsize=10, loc="left")
             for m, colour in enumerate(colours):
                 below.plot(one.t.values, one.eigenvalue.values[:, m], color=colour, linewidth=1.6)
+                if linear:
+                    below.plot(
+                        one.t.values, one.predicted.values[:, m], color="k", linewidth=0.7, linestyle=(0, (4, 3))
+                    )
             below.set_xlim(0, float(one.t.max()))
             below.set_ylim(0, max(top, 1.05 * float(one.eigenvalue.max())))
             below.set_xlabel("time")
@@ -122,7 +131,9 @@ def plot_fig2(dataset: "xarray.Dataset") -> Any:
         Line2D([], [], color="#D55E00", marker=".", linestyle="", label="at the end"),
         Line2D([], [], color=colours[-1], linewidth=1.6, label="eigenvalues of $C_z$, one line each"),
     ]
-    figure.legend(handles=handles, frameon=False, ncols=4, loc="outside lower center")
+    if linear:
+        handles.append(Line2D([], [], color="k", linewidth=0.7, linestyle=(0, (4, 3)), label="of a linear network"))
+    figure.legend(handles=handles, frameon=False, ncols=len(handles), loc="outside lower center")
     return figure
 
 

@@ -44,14 +44,21 @@ class Encoders(eqx.Module):
 
 
 class DataOfRows(eqx.Module):
-    """What all networks learn from: the law, or a batch of pairs. The predictor is C_z, alpha = 1."""
+    """What all networks learn from: the law, or a batch of pairs. The predictor is C_z, alpha = 1.
+
+    `clean` (N, N) is E[x x^T] of the inputs before noise, and C_z that of the clean inputs; None takes C_z of the batch's first
+    view. `relu`: rectified units, which need `clean` None.
+    """
 
     moments: ViewMoments | PairSample
+    clean: Float[Leaf, "*lanes N N"] | None
+    relu: bool = eqx.field(static=True, default=False)
 
     @property
     def leaf_ndims(self) -> tuple[int, ...]:
         """Axes of each leaf of one system; a leaf with one more holds lanes."""
-        return (2, 2) if isinstance(self.moments, PairSample) else (2, 2, 2)
+        data = (2, 2) if isinstance(self.moments, PairSample) else (2, 2, 2)
+        return (*data, *((2,) * (self.clean is not None)))
 
 
 class ModesOfRows(eqx.Module):
@@ -66,11 +73,10 @@ class ModesOfRows(eqx.Module):
 
 
 def network_rows(t: ArrayLike, y: Encoders, args: DataOfRows) -> Encoders:
-    """The flow of every row on one batch. C_z is that of the clean inputs, W W^T."""
+    """The flow of every row on one batch."""
     speeds = {}
     for name, w in y.rows.items():
-        clean = jnp.eye(w.shape[-1], dtype=w.dtype)
-        own = representation_arguments(args.moments, name, correlation=clean, drawn=True)
+        own = representation_arguments(args.moments, name, correlation=args.clean, relu=args.relu, drawn=True)
         speeds[name] = PACE[name] * representation(t, RepresentationState(w), own).encoder
     return Encoders(speeds, y.axes)
 
@@ -113,9 +119,28 @@ def trained_networks(
     learning_rate: float,
     batch_size: int,
     key: int,
+    *,
+    relu: bool = False,
 ) -> dict[str, np.ndarray]:
-    """W of every row, (runs, times, M, N), by gradient descent on fresh Gaussian pairs, both views noisy; one key per run."""
-    data = DataOfRows(additive_noise_moments(np.eye(starts.shape[-1]), sigma))
+    """W of every row, (runs, times, M, N), by gradient descent on fresh Gaussian pairs, both views noisy; one key per run.
+
+    C_z is W W^T, that of the clean inputs; with rectified units that of the batch.
+    """
+    inputs = np.eye(starts.shape[-1])
+    data = DataOfRows(additive_noise_moments(inputs, sigma), None if relu else jnp.asarray(inputs), relu)
+    return networks_on(data, names, starts, steps, learning_rate, batch_size, key)
+
+
+def networks_on(
+    data: DataOfRows,
+    names: Sequence[str],
+    starts: np.ndarray,
+    steps: np.ndarray,
+    learning_rate: float,
+    batch_size: int,
+    key: int,
+) -> dict[str, np.ndarray]:
+    """`trained_networks` on any law, or one per run."""
     runs = train(
         network_rows,
         Encoders(dict.fromkeys(names, jnp.asarray(starts)), 2),
@@ -130,21 +155,33 @@ def trained_networks(
 
 
 def expected_modes(
-    names: Sequence[str], s0: np.ndarray, online: ArrayLike, target: ArrayLike, steps: np.ndarray, learning_rate: float
+    names: Sequence[str],
+    s0: np.ndarray,
+    online: ArrayLike,
+    target: ArrayLike,
+    steps: np.ndarray,
+    learning_rate: float,
+    *,
+    cross: ArrayLike = 1.0,
+    correlation: ArrayLike = 1.0,
 ) -> dict[str, np.ndarray]:
     """Eigenvalues of C_z of every row, (lanes, times, M), by gradient descent on the population, from s0 (lanes, M).
 
     Args:
-        online, target: variances of the two views, one per lane.
+        online, target, cross, correlation: moments of the two views and of what C_z is taken of, one per lane, or (lanes, M).
     """
+    lanes, modes = s0.shape
+    named = {"online": online, "target": target, "cross": cross, "correlation": correlation}
+    moments = {name: _by_lane(value, lanes) for name, value in named.items()}
 
     def of_row(name: str) -> RepresentationModeArguments:
-        def one(online: Array, target: Array) -> RepresentationModeArguments:
-            return representation_mode_arguments(s0.shape[1], name, online=online, target=target, nodes=NODES)
+        def one(own: dict[str, Array]) -> RepresentationModeArguments:
+            return representation_mode_arguments(modes, name, nodes=NODES, **own)
 
-        return jax.vmap(one)(jnp.asarray(online, float), jnp.asarray(target, float))
+        return jax.vmap(one)(moments)
 
-    amplitudes = jnp.sqrt(jnp.asarray(s0))
+    scale = np.asarray(moments["correlation"]).reshape(lanes, 1, -1)
+    amplitudes = jnp.asarray(np.sqrt(s0 / scale[:, 0]))
     runs = train(
         mode_rows,
         Encoders(dict.fromkeys(names, amplitudes), 1),
@@ -153,4 +190,9 @@ def expected_modes(
         learning_rate=learning_rate,
         observe=_weights,
     )
-    return {name: np.asarray(a) ** 2 for name, a in runs.raise_if_failed().ys.items()}
+    return {name: scale * np.asarray(a) ** 2 for name, a in runs.raise_if_failed().ys.items()}
+
+
+def _by_lane(value: ArrayLike, lanes: int) -> Array:
+    array = jnp.asarray(value, float)
+    return jnp.broadcast_to(array, (lanes, *array.shape[1:]))

@@ -27,12 +27,13 @@ from jepa_dyn.solve import ensemble
 if TYPE_CHECKING:
     import xarray
 
+LONG = 200.0
 TINY, EARLY = 1e-4, 0.01  # singular values of the run that shows the rate at W = 0, and the time until which
 SEEN = 1e-6  # the smallest singular value that counts for the late rate; the solver's absolute tolerance is 1e-12
 
 
 @in_float64
-def collapse_zoo(*, count: int = 16, horizon: float = 200.0, full: bool = False, key: int = 0) -> "xarray.Dataset":
+def collapse_zoo(*, count: int = 16, horizon: float = LONG, full: bool = False, key: int = 0) -> "xarray.Dataset":
     """What collapses, how, at what rate: linear encoders W (3 x 3) under each mechanism of the note, theory beside simulation.
 
     Every row runs from an aligned start, whose modes theory follows one by one, from a tiny one, which shows the rate at W = 0, and
@@ -40,7 +41,7 @@ def collapse_zoo(*, count: int = 16, horizon: float = 200.0, full: bool = False,
 
     Args:
         count: Gaussian starts of each row, >= 1.
-        horizon: gradient-flow time, >= 50: the slowest rate is 0.05.
+        horizon: gradient-flow time, >= 200: the slowest rate is 0.05, and collapse means 1e-6 of the variance.
         full: 200 Gaussian starts.
         key: seed of the rotations, the batch of InfoNCE and the Gaussian starts.
 
@@ -50,7 +51,7 @@ def collapse_zoo(*, count: int = 16, horizon: float = 200.0, full: bool = False,
         expected; how the Gaussian starts ended, by kind.
 
     Raises:
-        ValueError: fewer than 1 start, a horizon < 50.
+        ValueError: fewer than 1 start, a horizon < 200.
 
     Source: note on collapse, sections 3.1-3.3, 4.1-4.7.
     """
@@ -58,8 +59,8 @@ def collapse_zoo(*, count: int = 16, horizon: float = 200.0, full: bool = False,
 
     count = 200 if full else whole("count", count, 1)
     require_positive("horizon", horizon)
-    if horizon < 50:
-        raise ValueError(f"Argument `horizon` must be at least 50, but is {horizon}.")
+    if horizon < LONG:
+        raise ValueError(f"Argument `horizon` must be at least {LONG:g}, but is {horizon}.")
     rng = np.random.default_rng(key)
     basis, left = (np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0] for _ in range(2))
     rows = systems(basis, rng)

@@ -167,7 +167,9 @@ def info_nce_theory(*, count: int = 40, full: bool = False, key: int = 0) -> "xa
     rng = np.random.default_rng(key)
     candidates = np.array([1, 2, 4, 8, 16, 32, 64, 128, 256])
     critic = TABLE / np.outer(TABLE.sum(1), TABLE.sum(0))
-    bounds = np.asarray(mutual_information_bound(np.array([_expected_loss(critic, int(n)) for n in candidates]), candidates))
+    bounds = np.asarray(
+        mutual_information_bound(np.array([_expected_loss(critic, int(n)) for n in candidates]), candidates)
+    )
 
     def rates(x: Any, y: Any, w: Any, tau: Any) -> tuple:
         velocity = info_nce(0.0, w, info_nce_arguments(x, y, temperature=tau))

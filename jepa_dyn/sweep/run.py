@@ -1,27 +1,29 @@
 """Run a function over a grid in blocks that fit the memory, and label the result.
 
-Every block has the same shape (the last one is padded by repeating its last point), so one compiled program serves all
-of them. A block is a pure function of its points' numbers, which is what a store that resumes and a second device need.
+Every block has the same shape (what stands out of the grid repeats its last point), so one compiled program serves all of them.
+A block is a pure function of its points' numbers, which is what a store that resumes and a second device need.
 """
 
-import inspect
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from jepa_dyn._progress import progress_bar
-from jepa_dyn.status import Status, count_statuses
-from jepa_dyn.sweep.block import Output, batched_block, mapped_block
+from jepa_dyn._progress import progress_meter
+from jepa_dyn.sweep.failures import Failures, kinds
 from jepa_dyn.sweep.grid import Grid
+from jepa_dyn.sweep.kernel import BatchedKernel, Kernel, MappedKernel, Parts, require_names
+from jepa_dyn.sweep.label import kept_coords, labelled, provenance, reduced
+from jepa_dyn.sweep.pipeline import run_blocks
+from jepa_dyn.sweep.reduce import Reduce, empty, merge
+from jepa_dyn.sweep.sizes import choose_boxes
+from jepa_dyn.sweep.stored import stored_sweep
+from jepa_dyn.sweep.take import block_failures, block_values
 
 if TYPE_CHECKING:
     import xarray
-
-DEFAULT_MEMORY_BYTES = 256 * 2**20
-DEFAULT_BATCHED_POINTS = 2**16
 
 
 def sweep(
@@ -30,10 +32,19 @@ def sweep(
     *,
     key: jax.Array | None = None,
     coords: Mapping[str, Any] | None = None,
+    reduce: Reduce | None = None,
+    outputs: Sequence[str] | None = None,
     memory_bytes: int | None = None,
     chunk_size: int | None = None,
     batched: bool = False,
+    devices: Sequence[Any] | None = None,
+    threads: int | None = None,
     progress: bool = True,
+    store: str | Path | None = None,
+    resume: bool = True,
+    force: bool = False,
+    worker: tuple[int, int] = (0, 1),
+    allow_mixed_versions: bool = False,
 ) -> "xarray.Dataset":
     """Calls `fn` at every point of the grid and returns one labelled dataset.
 
@@ -43,7 +54,12 @@ def sweep(
 
     A result is an array, or a tuple in xarray's order `(dims, array)` or `(dims, array, attrs)` that names its own
     dimensions: `{"w": ("time", w, {"units": "..."})}`; their coordinates are given as `coords={"time": ts}`. A result
-    called `status` holds codes of `jepa_dyn.Status`. `fn` is mapped over the points with `jax.vmap` and compiled once.
+    called `status` holds codes of `jepa_dyn.Status`. `fn` is mapped over the points with `jax.vmap` and compiled once (once
+    per value of a static axis); the points of a block are shared by all local devices, on a CPU by threads.
+
+    With `store` the blocks are written to a folder as they are finished (Zarr v3; `open_sweep` reads it at any time). Killed
+    at any moment and called again, the sweep goes on where it was, and ends with the same bytes as one that was not disturbed
+    (same versions, same kind of device). SIGTERM finishes the blocks that were begun and exits with code 75.
 
     Args:
         fn: function of one point; with `batched=True` of a whole block.
@@ -51,67 +67,127 @@ def sweep(
         key: where given, `fn` is also called with `key=`, the key of its point: `fold_in(key, number of the point)`.
             The same key gives the same numbers whatever the block size.
         coords: coordinates of the results' own dimensions: `{dim: values}` or `{dim: (values, attrs)}`.
-        memory_bytes: what one block may use; 256 MiB by default. The block's size follows from the sizes of the
-            results and from what the compiler reports.
+        reduce: statistics over some dimensions instead of the results of every point; see `Reduce`. Memory and store then do
+            not grow with the number of points that are reduced (but for a few numbers per block in the store).
+        outputs: names of the results that are kept; default all.
+        memory_bytes: what one block may use; 256 MiB by default, two blocks are alive. The block's size follows from the
+            sizes of the results and from what the compiler reports; in a store a block also takes about a second at most.
         chunk_size: points per block instead.
         batched: `fn` takes arrays of one block's points, results have the points as first axis, and it runs as it is
             (not compiled here): for functions that schedule their own lanes, such as `solve.ensemble`.
+        devices: to share the points of a block; default `jax.local_devices()`. threads: on one CPU device; default every core.
         progress: shows a bar where the sweep takes longer than half a second.
+        store: folder to write to, made if missing. resume: a store that is there is continued, otherwise refused.
+        force: starts anew in the first of FOLDER, FOLDER-2, FOLDER-3, ... that is free; nothing is overwritten.
+        worker: (rank, world): this process does every world-th block from `rank` on, then whatever is still missing. Any number
+            of processes may share a store; one that dies is made up for by the others or by the next run.
+        allow_mixed_versions: continues a store that was begun under other versions or on another kind of device.
 
     Returns:
         Dataset with the grid's axes as coordinates; zipped axes share a dimension. A NaN stays a NaN. Points that
         failed (a status other than ok, a NaN, an infinity that no attribute `infinite_means` of the result explains) are
-        counted in one warning.
+        counted in one warning. From a store the values are read when they are used.
 
     Raises:
         TypeError: `fn` does not take the grid's parameters or returns no dict.
-        ValueError: two things share a name, a shape does not fit, the block size is not positive, or an axis cannot be
-            represented in float32 while x64 is off.
+        ValueError: two things share a name, a shape does not fit, the block size is not positive, an axis cannot be
+            represented in float32 while x64 is off, or (`SweepMismatch`) the store was begun with something else, which is named.
+        StoreError: the store cannot be made, read or written; finished blocks stay as they are.
     """
-    if (chunk_size is not None and chunk_size < 1) or (memory_bytes is not None and memory_bytes < 1):
-        raise ValueError("Arguments `chunk_size` and `memory_bytes` must be positive.")
-    _require_names(fn, grid, key)
-    grid = grid.cast(_representable)
-    if batched:
-        size = min(chunk_size or DEFAULT_BATCHED_POINTS, len(grid))
-        block = batched_block(fn, grid, key, size)
+    if any(one is not None and one < 1 for one in (chunk_size, memory_bytes, threads)):
+        raise ValueError("Arguments `chunk_size`, `memory_bytes` and `threads` must be positive.")
+    if not 0 <= worker[0] < worker[1]:
+        raise ValueError(f"Argument `worker` must be (rank, world) with 0 <= rank < world, but is {worker}.")
+    kernel = make_kernel(
+        fn, grid, key=key, outputs=outputs, reduce=reduce, batched=batched, devices=devices, threads=threads
+    )
+    grid = kernel.grid
+    if store is not None:
+        return stored_sweep(
+            kernel,
+            store,
+            coords=dict(coords or {}),
+            memory_bytes=memory_bytes,
+            chunk_size=chunk_size,
+            progress=progress,
+            resume=resume,
+            force=force,
+            worker=worker,
+            allow_mixed_versions=allow_mixed_versions,
+        )
+    import xarray  # before anything is computed for nothing
+
+    choose_boxes(kernel, chunk_size, memory_bytes)
+    with progress_meter(len(grid), show=progress, unit="points") as tick:
+        results, failures = _in_memory(kernel, tick)
+    if reduce is None:
+        dataset = labelled(results, kernel.outputs, grid, dict(coords or {}))
     else:
-        block = mapped_block(fn, grid, key, chunk_size, memory_bytes or DEFAULT_MEMORY_BYTES)
-        size = block.size
-    results: dict[str, np.ndarray] = {}
-    blocks = _bounds(len(grid), size)
-    for start, stop in progress_bar(
-        blocks, len(grid), show=progress, weight=lambda bounds: bounds[1] - bounds[0], unit="points"
-    ):
-        for name, values in block(start).items():
-            if name not in results:
-                results[name] = np.empty((len(grid), *values.shape[1:]), values.dtype)
-            results[name][start:stop] = values[: stop - start]
-    dataset = _label(results, block.outputs, grid, dict(coords or {}))
-    _warn_of_failures(dataset, grid)
+        kept = tuple(grid.dim_names[dim] for dim in kernel.kept)
+        found = reduced(results, reduce, kernel.outputs, kept)
+        known = _known_coords(kernel, dict(coords or {}))
+        dataset = xarray.Dataset(found, coords=kept_coords(grid, reduce) | known, attrs=provenance())
+        dataset = dataset.set_coords([name for name in ("quantile", "outcome") if name in found])
+    failures.warn(grid, stacklevel=2)
     return dataset
 
 
-def _bounds(total: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + size, total)) for start in range(0, total, size))
+def make_kernel(
+    fn: Callable[..., Mapping[str, Any]],
+    grid: Grid,
+    *,
+    key: jax.Array | None = None,
+    outputs: Sequence[str] | None = None,
+    reduce: Reduce | None = None,
+    batched: bool = False,
+    devices: Sequence[Any] | None = None,
+    threads: int | None = None,
+) -> Kernel:
+    """What the blocks of a sweep are computed by; checks the names of parameters and results. Arguments as in `sweep`."""
+    require_names(fn, grid, key)
+    grid = grid.cast(_representable)
+    keep = None if outputs is None else tuple(outputs)
+    if reduce:
+        reduce.check(grid)
+    if batched:
+        return BatchedKernel(fn, grid, key, keep, reduce)
+    return MappedKernel(fn, grid, key, keep, reduce, devices, threads)
 
 
-def _require_names(fn: Callable, grid: Grid, key: jax.Array | None) -> None:
-    """Says which parameters do not fit before JAX says it at length."""
-    if key is not None and "key" in grid.names:
-        raise ValueError("A grid must not have an axis called `key` where the argument `key` is given.")
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError):
-        return
-    names = (*grid.names, *(("key",) if key is not None else ()))
-    try:
-        signature.bind(**dict.fromkeys(names))
-    except TypeError as error:
-        takes = ", ".join(signature.parameters)
-        raise TypeError(
-            f"Argument `fn` must take the parameters ({', '.join(names)}) by name, but takes ({takes}): {error}."
-        ) from None
+def _in_memory(kernel: Kernel, tick: Callable[[int], object]) -> tuple[dict[str, np.ndarray], Failures]:
+    """Results of all blocks, or what their partial results come to, and who failed."""
+    boxes, reduction = kernel.boxes, kernel.reduction
+    results: dict[str, np.ndarray] = {}
+    failures: list[Failures] = []
+
+    def take(number: int, parts: Parts, _: float) -> None:
+        values, region = block_values(kernel, number, parts), boxes.region(number)
+        if reduction is None:
+            for name, part in values.items():
+                if name not in results:
+                    results[name] = np.empty(boxes.shape + part.shape[len(boxes.shape) :], part.dtype)
+                results[name][region] = part
+        else:
+            if not results:
+                results.update(empty(reduction, kernel.outputs, tuple(boxes.shape[dim] for dim in kernel.kept)))
+            kept = tuple(region[dim] for dim in kernel.kept)
+            merged = merge({name: np.asarray(results[name][kept]) for name in values}, values)
+            for name, part in merged.items():
+                results[name][kept] = part
+        failures.append(block_failures(kernel, number, parts))
+        tick(boxes.valid_points(number))
+
+    run_blocks(range(len(boxes)), kernel.start, take)
+    total = Failures(kinds(kernel.outputs))
+    for one in failures:
+        total.add(one)
+    return results, total
+
+
+def _known_coords(kernel: Kernel, coords: dict[str, Any]) -> dict[str, tuple]:
+    from jepa_dyn.sweep.results import own_coords, own_sizes
+
+    return own_coords(coords, kernel.outputs, own_sizes(kernel.outputs, kernel.grid), kernel.grid)
 
 
 def _representable(name: str, values: np.ndarray) -> np.ndarray:
@@ -128,66 +204,3 @@ def _representable(name: str, values: np.ndarray) -> np.ndarray:
             "or coincide there; call jepa_dyn.enable_x64() first."
         )
     return cast
-
-
-def _label(
-    results: dict[str, np.ndarray], outputs: Mapping[str, Output], grid: Grid, coords: dict[str, Any]
-) -> "xarray.Dataset":
-    import xarray
-
-    import jepa_dyn
-
-    taken = set(grid.names) | set(grid.dim_names)
-    sizes: dict[str, int] = {}
-    variables = {}
-    for name, values in results.items():
-        output = outputs[name]
-        for dim, length in zip(output.dims, values.shape[1:], strict=True):
-            if dim in taken:
-                raise ValueError(
-                    f"Result `{name}` must name its dimensions differently from the grid, but uses `{dim}`."
-                )
-            if sizes.setdefault(dim, length) != length:
-                raise ValueError(
-                    f"Dimension `{dim}` must have one length, but has {sizes[dim]} and {length} (in `{name}`)."
-                )
-        variables[name] = (grid.dim_names + output.dims, values.reshape(grid.shape + values.shape[1:]), output.attrs)
-    for dim, given in coords.items():
-        if dim in taken or dim in results:
-            raise ValueError(f"Argument `coords` must not repeat a name of the grid or of a result, but has `{dim}`.")
-        values, attrs = given if isinstance(given, tuple) else (given, {})
-        if dim not in sizes:
-            raise ValueError(f"Argument `coords` must name dimensions of the results, but no result has `{dim}`.")
-        if np.shape(values) != (sizes[dim],):
-            raise ValueError(f"Coordinate `{dim}` must have shape ({sizes[dim]},), but has shape {np.shape(values)}.")
-        coords[dim] = (dim, np.asarray(values), dict(attrs))
-    attrs = {
-        "jepa_dyn_version": jepa_dyn.__version__,
-        "jax_version": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "x64": int(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
-    }
-    return xarray.Dataset(variables, coords=grid.coords() | coords, attrs=attrs)
-
-
-def _warn_of_failures(dataset: "xarray.Dataset", grid: Grid) -> None:
-    """One line: how many points failed, in which way, and where the first one is."""
-    bad = np.zeros(len(grid), bool)
-    counts: dict[str, int] = {}
-    for name, variable in dataset.data_vars.items():
-        rows = variable.values.reshape(len(grid), -1)
-        if name == "status":
-            failed = (rows != Status.ok).any(axis=1)
-            counts |= {cause: n for cause, n in count_statuses(rows).items() if cause != Status.ok.name}
-        elif rows.dtype.kind in "fc":
-            fine = ~np.isnan(rows) if "infinite_means" in variable.attrs else np.isfinite(rows)
-            failed = ~fine.all(axis=1)
-            if failed.any():
-                counts[f"non-finite {name}"] = int(failed.sum())
-        else:
-            continue
-        bad |= failed
-    if bad.any():
-        first = ", ".join(f"{k}={v:.6g}" for k, v in grid.point(int(bad.argmax())).items())
-        kinds = ", ".join(f"{count} {cause}" for cause, count in counts.items())
-        warnings.warn(f"{int(bad.sum())} of {len(grid)} points failed ({kinds}); the first at {first}.", stacklevel=3)

@@ -12,6 +12,7 @@ from matplotlib import pyplot
 from jepa_dyn.moments import PairBatches, additive_noise_moments
 from jepa_dyn.papers import checks, halvagal2023
 from jepa_dyn.papers import halvagal2023_checks as claims
+from jepa_dyn.papers.halvagal2023_networks import TWO_EIGENVALUES
 from jepa_dyn.papers.halvagal2023_runs import PACE, draw_encoders, saved_steps
 from jepa_dyn.papers.halvagal2023_starts import STARTS, fig5_checks
 
@@ -153,7 +154,7 @@ def test_representations_are_those_of_the_weights(fig2):
     traces = fig2.eigenvalue_of_two.sum("output")
     assert (np.abs(squares.mean("point") - traces) <= 4 * error + 1e-12).all()
     first = fig2.eigenvalue_of_two.isel(time=0).values
-    np.testing.assert_allclose(first, np.tile(halvagal2023.TWO_EIGENVALUES, (8, 1)), rtol=1e-10)
+    np.testing.assert_allclose(first, np.tile(TWO_EIGENVALUES, (8, 1)), rtol=1e-10)
 
 
 def test_checks_of_figure_2_can_fail(fig2):

@@ -44,7 +44,7 @@ def test_collapse_zoo():
     slope = 2 * lam * 2 * (1 - q) - (2 * mu / zoo.SIZE) / np.sqrt(zoo.VARIANCES * squares + eps)
     np.testing.assert_allclose(slope, 0, atol=1e-4)
     note_collapse.plot_collapse_zoo(dataset)
-    with pytest.raises(ValueError, match="`horizon` must be at least 50"):
+    with pytest.raises(ValueError, match="`horizon` must be at least 200"):
         note_collapse.collapse_zoo(horizon=10.0)
 
 

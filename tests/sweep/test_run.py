@@ -62,19 +62,19 @@ def test_memory_bounds_the_block():
     def wide(lam):
         return {"w": lam * jnp.arange(1000.0)}
 
-    import jepa_dyn.sweep.block as block
+    import jepa_dyn.sweep.kernel as kernel
 
-    original = block._measured_bytes
+    original = kernel.measured_bytes
 
     def watch(compiled):
         seen.append(original(compiled))
         return seen[-1]
 
-    block._measured_bytes = watch
+    kernel.measured_bytes = watch
     try:
         found = sweep(wide, Grid(lam=np.linspace(0, 1, 500)), memory_bytes=200_000, progress=False)
     finally:
-        block._measured_bytes = original
+        kernel.measured_bytes = original
     assert 8_000 < seen[0] <= 250_000
     np.testing.assert_array_equal(found.w, np.linspace(0, 1, 500)[:, None] * np.arange(1000.0))
 
