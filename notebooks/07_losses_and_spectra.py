@@ -190,17 +190,17 @@ plt.show()
 # %% [markdown]
 # ## Why
 #
-# - **Invariance alone** is least at 0: every eigenvalue falls for good, $W(t) = W(0) e^{-2 \eta S t}$ for a linear encoder. Features
-#   that differ most between views go first. The probe hides it, because it rescales what is left.
+# - **Invariance alone** is least at 0: every eigenvalue falls for good, $W(t) = W(0) e^{-2 \eta S t}$ for a linear encoder.
+#   Features that differ most between views go first. The probe hides it, because it rescales what is left.
 # - **Barlow Twins** and **VICReg** ask for variance in every dimension, and for dimensions that differ. At the start all dimensions
 #   find the same strongest feature, so that one eigenvalue rises far; the others follow one at a time, each when what holds
 #   dimensions apart outgrows the cost of a feature that views share less. Their low rank is a matter of time: a staircase.
-# - **SimCLR** looks at angles alone: images push each other apart whatever the scale, many dimensions grow together, and the
-#   variance keeps growing because the loss does not see it.
+# - **SimCLR** looks at angles alone: images push each other apart whatever the scale. One dimension after another leaves its
+#   place, more of them than under any other loss, and the variance keeps growing because the loss does not see it.
 # - **BYOL** and **SimSiam** have nothing that pushes images apart, and 0 is as good a solution as for invariance. Yet the variance
-#   stays: with the target held fixed, training follows no gradient of the objective, and what the predictor has learned keeps the
-#   features that it can predict alive; the others are given up, so that the rank falls. `jepa-dyn reproduce ponce2025.fig2` shows
-#   the same objective with its full gradient, which collapses.
+#   stays: with the target held fixed, training follows no gradient of the objective, and the features that the predictor has
+#   learned to predict grow, while the others stay about where they started. `jepa-dyn reproduce ponce2025.fig2` shows such an
+#   objective with its full gradient beside: it collapses.
 #
 # ## Yours
 #

@@ -172,7 +172,7 @@ def fig2(
     run = train_networks(
         jax.tree_util.Partial(siamese_network, inputs=side**2 * images.shape[3]),
         images,
-        partial(procedure_loss, plain=np.repeat([1.0, 0.0, 0.0], count)),
+        partial(procedure_loss, plain=jnp.repeat(jnp.array([1.0, 0.0, 0.0]), count)),
         total,
         views=TwoViews(change),
         seeds=np.tile(drawn, len(PROCEDURES)),
