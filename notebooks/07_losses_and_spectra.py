@@ -158,14 +158,14 @@ plt.show()
 # %% [markdown]
 # ## What is left, in numbers
 #
-# `effective_rank_of_eigenvalues`: how many dimensions a spectrum uses. `collapse_code`: complete, where less than a millionth of
+# `effective_rank_of_eigenvalues`: how many dimensions a spectrum uses. `collapse_code`: complete, where less than 1/10,000 of
 # the variance at the start is left; dimensional, where some eigenvalue is below a thousandth of the largest: lost, or not learned
 # yet, which the paths above tell apart. The probe reads the features of the encoder and knows no scale.
 
 # %%
 start, end = runs["covariance_eigenvalues"][:, 0], runs["covariance_eigenvalues"][:, -1]
 ranks = [np.asarray(metrics.effective_rank_of_eigenvalues(values)) for values in (start, end)]
-codes = [metrics.Collapse(int(code)).name for code in metrics.collapse_code(end, scale=start.sum(axis=1))]
+codes = [metrics.Collapse(int(code)).name for code in metrics.collapse_code(end, scale=start.sum(axis=1), lost=1e-4)]
 accuracy = 100 * runs["probe_accuracy"][:, [0, -1]]
 print(f"{'':14}{'variance':>20} {'effective rank':>17} {'probe, %':>14}   collapse")
 for k, name in enumerate(names):
