@@ -126,7 +126,7 @@ def train_networks(
     observed = Observed(probe, observe, bool(spectra))
     many = ManyLanes(setup, lanes, observed, lane_bytes)
     runs = many.begin()
-    parts = {"runs": runs, "lanes per block": many.size} | _parts(setup, lanes, observed)
+    parts = {"start": runs, "lanes per block": many.size} | _parts(setup, lanes, observed)
     keeper = Keeper(checkpoint, checkpoint_seconds, saved, parts)
     shapes = many.logged_shapes(runs)
     found = keeper.resumed(many.join(runs), shapes)
