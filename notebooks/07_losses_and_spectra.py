@@ -52,7 +52,7 @@ from jepa_dyn.training import (
 
 jepa_dyn.enable_x64()  # eigenvalues over ten decades
 FAST = os.environ.get("JEPA_DYN_FAST") == "1"  # a quick run, for testing
-plt.rcParams["figure.dpi"] = 64
+plt.rcParams["figure.dpi"] = 54
 
 # %% [markdown]
 # ## Images and views
@@ -111,7 +111,7 @@ def predicting(key):
     return JointEmbedding(network.encoder, network.projector, perceptron(second, 16, 16, widths=(16,)), target="ema")
 
 
-steps = 60 if FAST else 2000
+steps = 60 if FAST else 3000
 log = np.unique(np.r_[np.geomspace(1, steps + 1, 60).astype(int) - 1, steps])
 shared = {
     "views": views, "batch_size": 128, "log_every": log, "labels": labels, "test": test,
@@ -119,7 +119,7 @@ shared = {
 }  # fmt: skip
 weights = dict(zip(("invariance", "barlow", "vicreg", "simclr"), np.eye(4), strict=True))
 first = train_networks(
-    plain, images, partial(weighed, **weights), steps, learning_rate=np.array([0.02, 0.003, 0.0005, 0.03]), **shared
+    plain, images, partial(weighed, **weights), steps, learning_rate=np.array([0.2, 0.006, 0.001, 0.03]), **shared
 )
 second = train_networks(
     predicting,
@@ -159,8 +159,8 @@ plt.show()
 # ## What is left, in numbers
 #
 # `effective_rank_of_eigenvalues`: how many dimensions a spectrum uses. `collapse_code`: complete, where less than a millionth of
-# the variance at the start is left; dimensional, where some eigenvalue is below a thousandth of the largest. The probe reads the
-# features of the encoder.
+# the variance at the start is left; dimensional, where some eigenvalue is below a thousandth of the largest: lost, or not learned
+# yet, which the paths above tell apart. The probe reads the features of the encoder and knows no scale.
 
 # %%
 start, end = runs["covariance_eigenvalues"][:, 0], runs["covariance_eigenvalues"][:, -1]
@@ -186,3 +186,23 @@ axes[0].legend(frameon=False, fontsize=9)
 for ax in axes:
     ax.grid(True, color="#d9d9d9", linewidth=0.6)
 plt.show()
+
+# %% [markdown]
+# ## Why
+#
+# - **Invariance alone** is least at 0: every eigenvalue falls for good, $W(t) = W(0) e^{-2 \eta S t}$ for a linear encoder. Features
+#   that differ most between views go first. The probe hides it, because it rescales what is left.
+# - **Barlow Twins** and **VICReg** ask for variance in every dimension, and for dimensions that differ. At the start all dimensions
+#   find the same strongest feature, so that one eigenvalue rises far; the others follow one at a time, each when what holds
+#   dimensions apart outgrows the cost of a feature that views share less. Their low rank is a matter of time: a staircase.
+# - **SimCLR** looks at angles alone: images push each other apart whatever the scale, many dimensions grow together, and the
+#   variance keeps growing because the loss does not see it.
+# - **BYOL** and **SimSiam** have nothing that pushes images apart, and 0 is as good a solution as for invariance. Yet the variance
+#   stays: with the target held fixed, training follows no gradient of the objective, and what the predictor has learned keeps the
+#   features that it can predict alive; the others are given up, so that the rank falls. `jepa-dyn reproduce ponce2025.fig2` shows
+#   the same objective with its full gradient, which collapses.
+#
+# ## Yours
+#
+# `load_labelled_images("my_folder")` takes CIFAR, STL-10 or a folder with a subfolder per class. Any function of two arrays
+# (batch, dim) is a loss. `jepa-dyn reproduce simon2023.fig5 --out steps` has the staircases of three losses from a small start.

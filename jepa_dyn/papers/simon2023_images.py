@@ -76,11 +76,7 @@ def small_start_loss(
 ) -> Float[Array, ""]:
     """Barlow Twins without normalisation and with lambda = 1, NT-Xent and VICReg, weighed: one weight is 1, the others are 0."""
     own = barlow_twins_loss(first, second)
-    return (
-        barlow * own
-        + simclr * nt_xent_loss(first, second, temperature=TEMPERATURE)
-        + vicreg * vicreg_loss(first, second)
-    )
+    return barlow * own + _others(first, second, simclr, vicreg)
 
 
 def standard_loss(
@@ -93,11 +89,11 @@ def standard_loss(
 ) -> Float[Array, ""]:
     """The same with Barlow Twins as published: standardised embeddings, lambda = 0.0051."""
     own = standardised_barlow_twins_loss(first, second, off_diagonal_weight=OFF_DIAGONAL_WEIGHT)
-    return (
-        barlow * own
-        + simclr * nt_xent_loss(first, second, temperature=TEMPERATURE)
-        + vicreg * vicreg_loss(first, second)
-    )
+    return barlow * own + _others(first, second, simclr, vicreg)
+
+
+def _others(first: Array, second: Array, simclr: Array, vicreg: Array) -> Array:
+    return simclr * nt_xent_loss(first, second, temperature=TEMPERATURE) + vicreg * vicreg_loss(first, second)
 
 
 def image_windows(path: str, count: int, key: int) -> np.ndarray:
