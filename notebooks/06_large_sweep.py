@@ -166,8 +166,8 @@ for depth, share in zip(found.depth.values, agree.values, strict=True):
 # ## More points than you want to keep
 #
 # Of a quarter of a million random draws one rarely wants each. `Reduce` takes statistics over a dimension while the blocks are
-# computed: memory and store do not grow with the number of draws. Here: starts drawn evenly in their logarithm, Sobol points, and the share that is
-# recruited, for each weight decay and depth, from the exact condition above.
+# computed: memory and store do not grow with the number of draws. Here: starts drawn evenly in
+# their logarithm, Sobol points, and the share that is recruited, for each weight decay and depth, from the exact condition above.
 
 # %%
 import jax.numpy as jnp

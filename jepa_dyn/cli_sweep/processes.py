@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jepa_dyn._progress import progress_meter
 from jepa_dyn.sweep.pipeline import DRAINED
@@ -20,11 +22,12 @@ def run_processes(words: Sequence[str], folder: Path, count: int, *, progress: b
 
     0 where the store is complete, even if processes died on the way; 75 where one was asked to stop; else that of one that failed.
     """
+    told = [tempfile.TemporaryFile() for _ in range(count)]  # one speaks while they run, the others only if they fail
     children = [
         subprocess.Popen(
             [*words, "--worker", f"{i}/{count}"],
             stdout=subprocess.DEVNULL,
-            stderr=None if i == 0 else subprocess.PIPE,
+            stderr=None if i == 0 else told[i],
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
         for i in range(count)
@@ -47,7 +50,7 @@ def run_processes(words: Sequence[str], folder: Path, count: int, *, progress: b
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-    return _outcome(children, folder, bool(asked))
+    return _outcome(children, told, folder, bool(asked))
 
 
 def _watch(children: Sequence[subprocess.Popen], folder: Path, progress: bool) -> None:
@@ -71,16 +74,16 @@ def _watch(children: Sequence[subprocess.Popen], folder: Path, progress: bool) -
             seen = done
 
 
-def _outcome(children: Sequence[subprocess.Popen], folder: Path, asked: bool) -> int:
+def _outcome(children: Sequence[subprocess.Popen], told: Sequence[Any], folder: Path, asked: bool) -> int:
     codes = [child.wait() for child in children]
-    told = [child.stderr.read().decode(errors="replace") if child.stderr else "" for child in children]
     complete = read_manifest(folder) is not None and bool(Store.open(folder).finished().all())
     for i, code in enumerate(codes):
         if code < 0 and not asked:
             rest = "the others did its part" if complete else "run it again to continue"
             print(f"warning: process {i} died of signal {-code}; {rest}", file=sys.stderr)
         elif code not in (0, DRAINED):
-            sys.stderr.write(told[i])
+            told[i].seek(0)
+            sys.stderr.write(told[i].read().decode(errors="replace"))
     if complete:
         return 0
     if asked or DRAINED in codes:

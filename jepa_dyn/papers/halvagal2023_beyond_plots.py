@@ -34,7 +34,7 @@ def plot_phase_diagram(dataset: "xarray.Dataset") -> Any:
 
     losses, alphas = dataset.loss.values, dataset.alpha.values
     decays, ratios = dataset.weight_decay.values, dataset.anisotropy.values
-    size = 1.5 * alphas.size + 2.4, 1.25 * losses.size + 1.2
+    size = max(8.0, 1.5 * alphas.size + 2.4), 1.25 * losses.size + 1.2
     figure, axes = pyplot.subplots(
         losses.size, alphas.size, figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
     )
@@ -63,7 +63,7 @@ def plot_phase_diagram(dataset: "xarray.Dataset") -> Any:
     handles.append(
         Line2D([], [], color="0.6", marker="o", linestyle="", markersize=4, label="another class at some EMA rate")
     )
-    figure.legend(handles=handles, frameon=False, ncols=len(handles), loc="outside lower center", fontsize=9)
+    figure.legend(handles=handles, frameon=False, ncols=3, loc="outside lower center", fontsize=9)
     return figure
 
 

@@ -36,6 +36,7 @@ from jepa_dyn.training import (
 )
 from jepa_dyn.training.joint_embedding import Memory, Outcome, Target
 from jepa_dyn.training.layers import over_views
+from jepa_dyn.training.view_pipelines import require_images
 
 if TYPE_CHECKING:
     import xarray
@@ -167,7 +168,7 @@ def train_lanes(
 ) -> NetworkRuns:
     """One run for each loss of an array of names; momenta and decays broadcast against it. All see the same batches."""
     images, labels = load_labelled_images(path or None)
-    pixels = np.asarray(images, np.float32)
+    pixels = require_images(images)
     pixels = (pixels - pixels.mean((0, 1, 2))) / pixels.std((0, 1, 2))
     views = views_of(pixels.shape[1:], full)
     momenta, decays = (np.broadcast_to(value, losses.shape).ravel() for value in (momentum, weight_decay))

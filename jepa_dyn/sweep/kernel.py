@@ -21,7 +21,8 @@ from jepa_dyn.sweep.grid import Grid
 from jepa_dyn.sweep.reduce import Reduce, summarise
 from jepa_dyn.sweep.results import Output, split_results
 
-TILE, LEAST_TILES = 1024, 16
+TILE, LEAST_TILES = 1024, 16  # on a CPU: lanes that fit its cache; shares for 16 threads or devices
+ACCELERATOR_TILE = 2**18
 Parts: TypeAlias = list[dict[str, Any]]
 _BAD = "failed: "
 
@@ -204,7 +205,8 @@ class MappedKernel(Kernel):
         columns = int(np.prod([boxes.box[dim] for dim in self.kept], dtype=int)) if self.reduction else 1
         rows = -(-boxes.points // columns)
         self.lanes = -(-rows // self.workers) * self.workers * columns
-        self.tile = min(TILE, -(-boxes.points // LEAST_TILES))
+        on_cpu = self.devices[0].platform == "cpu"
+        self.tile = min(TILE, -(-boxes.points // LEAST_TILES)) if on_cpu else min(ACCELERATOR_TILE, boxes.points)
         return measured_bytes(self._program(self._lanes(self.numbers(0))[1])) * self.threads
 
     def _program(self, statics: dict[str, Any]) -> Any:

@@ -51,12 +51,11 @@ def largest_boxes(kernel: Kernel, chunk_size: int | None, memory_bytes: int | No
 def _most_points(kernel: MappedKernel, memory_bytes: int | None, stored: bool, workers: int) -> int:
     """Points of a block that fit the memory by their parameters and results, and a file where they are stored."""
     most = max(1, (memory_bytes or DEFAULT_MEMORY_BYTES) // max(kernel.bytes_per_point, 1))
-    if stored:
+    needs_all = kernel.reduction is not None and kernel.reduction.exact
+    if stored and not needs_all:
         largest = max(int(np.prod(o.shape)) * np.dtype(o.dtype).itemsize for o in kernel.outputs.values())
         # every worker has a few blocks, where there are enough points
         most = min(most, CHUNK_BYTES // max(largest, 1), max(_FIRST_POINTS, -(-len(kernel.grid) // (4 * workers))))
-    if kernel.reduction is not None and kernel.reduction.exact and memory_bytes is None:
-        most = max(most, _reduced_points(kernel))  # one block must hold them all: their number is not ours to choose
     return max(1, most)
 
 

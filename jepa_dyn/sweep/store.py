@@ -12,6 +12,7 @@ two writers of one block write the same bytes.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -83,7 +84,8 @@ class Store:
         skeleton = folder.with_name(f".{folder.name}.{os.getpid()}.init")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(skeleton, ignore_errors=True)
+            for left in (skeleton, *_old(folder.parent.glob(f".{folder.name}.*.init"))):
+                shutil.rmtree(left, ignore_errors=True)
             with texts_allowed():
                 dataset = xarray.Dataset(coords=coords)
                 dataset.to_zarr(skeleton, mode="w-", zarr_format=3, consolidated=False)
@@ -124,8 +126,10 @@ class Store:
     def array(self, name: str) -> Any:
         """A zarr array that keeps chunks which hold nothing but the fill value: otherwise an all-NaN block would be dropped."""
         if name not in self._arrays:
-            array: Any = self._group[name]
-            self._arrays[name] = array.with_config({"write_empty_chunks": True})
+            import zarr
+
+            with zarr.config.set({"array.write_empty_chunks": True}):  # read when an array is opened
+                self._arrays[name] = self._group[name]
         return self._arrays[name]
 
     def _file(self, name: str, place: Iterable[int]) -> Path:
@@ -176,8 +180,6 @@ class Store:
         files = self._files(number)
         try:
             self._require_there()
-            for file in files.values():  # zarr would read a damaged chunk before it replaces it
-                file.unlink(missing_ok=True)
             for name, value in values.items():
                 self.array(name)[region] = value
             for name, dim in self._lines(place):
@@ -189,7 +191,6 @@ class Store:
             self.array("finished")[region] = True
             _force([self.marker(number), self.folder / "finished"])
         except OSError as error:
-            self.marker(number).unlink(missing_ok=True)
             raise StoreError(self._why(error)) from None
 
     def _require_there(self) -> None:
@@ -222,8 +223,12 @@ class Store:
         return found
 
     def discard(self, number: int) -> None:
-        """Takes the mark off a block, which then counts as missing."""
-        self.marker(number).unlink(missing_ok=True)
+        """Takes a block away, its mark first: it counts as missing then.
+
+        Only for damaged blocks, and nowhere else is anything removed: another worker may be writing the same block.
+        """
+        for file in (self.marker(number), *self._files(number).values()):
+            file.unlink(missing_ok=True)
 
     def summaries(self, numbers: np.ndarray) -> np.ndarray:
         """Rows of `block_summary` of these blocks.
@@ -239,17 +244,22 @@ class Store:
                 "continuing the sweep computes its block again"
             ) from None
 
-    def remove_leftovers(self, older_than: float = _OLD_SECONDS) -> int:
+    def remove_leftovers(self) -> int:
         """Removes half-written files of processes that died; a young one may belong to a process that lives."""
-        count = 0
-        for name in os.scandir(self.folder):
-            for entry in os.scandir(name) if name.is_dir() else ():
-                if entry.name.endswith(".partial"):
-                    with contextlib.suppress(OSError):
-                        if time.time() - entry.stat().st_mtime > older_than:
-                            os.unlink(entry)
-                            count += 1
-        return count
+        left = _old(path for path in self.folder.glob("*/*.partial"))
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
+
+def _old(paths: Iterable[Path]) -> list[Path]:
+    """Those that nobody has touched for an hour."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _OLD_SECONDS:
+                found.append(path)
+    return found
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -280,10 +290,13 @@ def _create_array(group: Any, name: str, one: Variable) -> None:
 
 
 def _force(paths: Iterable[Path]) -> None:
-    """Waits until files and folders are on the disk."""
+    """Waits until files and folders are on the disk; some network drives know no such thing, which is let pass."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(handle)

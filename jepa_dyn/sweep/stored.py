@@ -135,7 +135,7 @@ def _lay_out(kernel: Kernel, coords: Mapping[str, Any]) -> tuple[dict[str, Any],
     variables: dict[str, Variable] = {}
     if reduction is None:
         for name, one in outputs.items():
-            fill = _MISSING_STATUS if name == "status" and np.dtype(one.dtype) == np.uint8 else _fill(one.dtype)
+            fill = _MISSING_STATUS if name == "status" and _holds_255(one.dtype) else _fill(one.dtype)
             attrs = one.attrs if fill != _MISSING_STATUS else one.attrs | {"not_computed": _MISSING_STATUS}
             variables[name] = Variable(
                 dims + one.dims, space.shape + one.shape, space.box + one.shape, one.dtype, fill, attrs
@@ -176,6 +176,10 @@ def _lay_out(kernel: Kernel, coords: Mapping[str, Any]) -> tuple[dict[str, Any],
         },
     }  # fmt: skip
     return manifest, plain | known, variables
+
+
+def _holds_255(dtype: Any) -> bool:
+    return np.dtype(dtype).kind in "iu" and np.iinfo(dtype).max >= _MISSING_STATUS
 
 
 def _fill(dtype: Any) -> Any:
