@@ -191,7 +191,7 @@ plt.show()
 # ## Why
 #
 # - **Invariance alone** is least at 0: every eigenvalue falls for good, $W(t) = W(0) e^{-2 \eta S t}$ for a linear encoder.
-#   Features that differ most between views go first. The probe hides it, because it rescales what is left.
+#   Features that differ most between views go first. The probe, which rescales what is left, shows less of it than the variance.
 # - **Barlow Twins** and **VICReg** ask for variance in every dimension, and for dimensions that differ. At the start all dimensions
 #   find the same strongest feature, so that one eigenvalue rises far; the others follow one at a time, each when what holds
 #   dimensions apart outgrows the cost of a feature that views share less. Their low rank is a matter of time: a staircase.
