@@ -71,7 +71,7 @@ def fig3_checks(dataset: "xarray.Dataset") -> list[Check]:
                 f"{grown[0]:.0f} of {d} above the threshold at the start, {smooth[0]:.0f} in the first eighth of the run, "
                 f"{smooth[-1]:.0f} in the last",
                 True,
-                smooth[-1] > grown[0] and bool((np.diff(smooth) >= -0.5).all()),
+                bool(smooth[-1] > grown[0] and (np.diff(smooth) >= -0.5).all()),
                 SCALE,
             )
         )
