@@ -22,7 +22,7 @@ from jepa_dyn._checks import require, require_nonnegative, require_positive
 from jepa_dyn.metrics import effective_rank_of_eigenvalues
 from jepa_dyn.moments import load_labelled_images
 from jepa_dyn.papers import ponce2025_images_checks as claims
-from jepa_dyn.papers._figure import PAPERS, in_float32, whole, with_checks
+from jepa_dyn.papers._figure import PAPERS, in_float32, in_float64, whole, with_checks
 from jepa_dyn.training import (
     Crop,
     GaussianNoise,
@@ -116,6 +116,7 @@ def _observed(network: SiameseNetwork, statistics: Any, views: Any) -> dict[str,
     }
 
 
+@in_float64
 def fig2(
     *,
     steps: int = 3000,

@@ -30,7 +30,7 @@ from jepa_dyn.metrics import (
 )
 from jepa_dyn.moments import load_images
 from jepa_dyn.papers import simon2023_images_checks as claims
-from jepa_dyn.papers._figure import PAPERS, in_float32, whole, with_checks
+from jepa_dyn.papers._figure import PAPERS, in_float32, in_float64, whole, with_checks
 from jepa_dyn.training import (
     ColourJitter,
     Crop,
@@ -185,6 +185,7 @@ def growth(ts: np.ndarray, values: np.ndarray, floor: float) -> Any:
     return detect_steps(ts, values, level=np.where(level > 0, level, 1.0), log=True)
 
 
+@in_float64
 def fig5(
     *,
     steps: int = 3000,
@@ -292,6 +293,7 @@ def _standard_runs(steps: int, full: bool, **options: Any) -> "xarray.Dataset":
     return xarray.Dataset(variables, coords, attrs | {"data": options["path"] or "windows of two photographs"})
 
 
+@in_float64
 def fig3(
     *,
     steps: int = 2000,
@@ -335,6 +337,7 @@ def fig3(
     return with_checks(dataset, claims.fig3_checks(dataset), paper=PAPERS["simon2023"], figure="3, in kind")
 
 
+@in_float64
 def fig4(
     *,
     steps: int = 2000,

@@ -167,19 +167,21 @@ def fig5_checks(dataset: "xarray.Dataset") -> list[Check]:
                 f"footnote 17 has 'a few at a time'; {SCALE}",
             )
         )
+    rates = {}
     for loss in dataset.loss.values:
         one = dataset.sel(loss=loss)
         top = one.hidden_eigenvalue.values[:, :HIDDEN]
-        during, between = growth_during(one.step.values, top, one.step_starts.values, one.step_ends.values)
-        found.append(
-            Check(
-                f"{loss}: hidden eigenvalues grow while those of the embeddings rise, more than 1.5 times as fast as between",
-                "Fig. 5, section 6",
-                "learning steps coinciding with the learning steps at the embeddings",
-                f"rate of the {top.shape[1]} largest, in the logarithm of time: {during:.1f} during rises, {between:.1f} between",
-                str(loss) != "SimCLR",
-                bool(during > 1.5 * between),
-                "the rises overlap, so that little lies between them" if str(loss) == "SimCLR" else SCALE,
-            )
+        rates[str(loss)] = growth_during(one.step.values, top, one.step_starts.values, one.step_ends.values)
+    found.append(
+        Check(
+            "Barlow Twins, VICReg: hidden eigenvalues grow while those of the embeddings rise, 1.5 times as fast as between",
+            "Fig. 5, section 6",
+            "learning steps coinciding with the learning steps at the embeddings",
+            f"d log / d log t of the product of the {HIDDEN} largest, during rises and between: "
+            + "; ".join(f"{loss} {during:.1f}, {between:.1f}" for loss, (during, between) in rates.items()),
+            True,
+            all(rates[loss][0] > 1.5 * rates[loss][1] for loss in ("Barlow Twins", "VICReg")),
+            "SimCLR's rises overlap, what lies between them depends on the seed (ratios of 0.9 and 2.5 were found)",
         )
+    )
     return found

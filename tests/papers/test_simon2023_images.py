@@ -119,7 +119,7 @@ def test_a_tiny_run_is_labelled(fig3, fig4, fig5):
 
 
 def test_checks_can_fail(fig3, fig4, fig5):
-    assert (len(checks(fig3)), len(checks(fig4)), len(checks(fig5))) == (5, 3, 6)
+    assert (len(checks(fig3)), len(checks(fig4)), len(checks(fig5))) == (5, 3, 4)
     still = fig3.assign(grown=fig3.grown * 0 + 3, eigenvalue=fig3.eigenvalue * 0 + 1e-7)
     assert not any(c.holds for c in claims.fig3_checks(still))
     rising, spread = np.linspace(0, 2, fig3.sizes["step"]), np.array([1e9, 1.0, 1.0])
