@@ -158,14 +158,14 @@ plt.show()
 # %% [markdown]
 # ## What is left, in numbers
 #
-# `effective_rank_of_eigenvalues`: how many dimensions a spectrum uses. `collapse_code`: complete, where less than a millionth of
+# `effective_rank_of_eigenvalues`: how many dimensions a spectrum uses. `collapse_code`: complete, where less than 1/10,000 of
 # the variance at the start is left; dimensional, where some eigenvalue is below a thousandth of the largest: lost, or not learned
 # yet, which the paths above tell apart. The probe reads the features of the encoder and knows no scale.
 
 # %%
 start, end = runs["covariance_eigenvalues"][:, 0], runs["covariance_eigenvalues"][:, -1]
 ranks = [np.asarray(metrics.effective_rank_of_eigenvalues(values)) for values in (start, end)]
-codes = [metrics.Collapse(int(code)).name for code in metrics.collapse_code(end, scale=start.sum(axis=1))]
+codes = [metrics.Collapse(int(code)).name for code in metrics.collapse_code(end, scale=start.sum(axis=1), lost=1e-4)]
 accuracy = 100 * runs["probe_accuracy"][:, [0, -1]]
 print(f"{'':14}{'variance':>20} {'effective rank':>17} {'probe, %':>14}   collapse")
 for k, name in enumerate(names):
@@ -190,17 +190,17 @@ plt.show()
 # %% [markdown]
 # ## Why
 #
-# - **Invariance alone** is least at 0: every eigenvalue falls for good, $W(t) = W(0) e^{-2 \eta S t}$ for a linear encoder. Features
-#   that differ most between views go first. The probe hides it, because it rescales what is left.
+# - **Invariance alone** is least at 0: every eigenvalue falls for good, $W(t) = W(0) e^{-2 \eta S t}$ for a linear encoder.
+#   Features that differ most between views go first. The probe, which rescales what is left, shows less of it than the variance.
 # - **Barlow Twins** and **VICReg** ask for variance in every dimension, and for dimensions that differ. At the start all dimensions
 #   find the same strongest feature, so that one eigenvalue rises far; the others follow one at a time, each when what holds
 #   dimensions apart outgrows the cost of a feature that views share less. Their low rank is a matter of time: a staircase.
-# - **SimCLR** looks at angles alone: images push each other apart whatever the scale, many dimensions grow together, and the
-#   variance keeps growing because the loss does not see it.
+# - **SimCLR** looks at angles alone: images push each other apart whatever the scale. One dimension after another leaves its
+#   place, more of them than under any other loss, and the variance keeps growing because the loss does not see it.
 # - **BYOL** and **SimSiam** have nothing that pushes images apart, and 0 is as good a solution as for invariance. Yet the variance
-#   stays: with the target held fixed, training follows no gradient of the objective, and what the predictor has learned keeps the
-#   features that it can predict alive; the others are given up, so that the rank falls. `jepa-dyn reproduce ponce2025.fig2` shows
-#   the same objective with its full gradient, which collapses.
+#   stays: with the target held fixed, training follows no gradient of the objective, and the features that the predictor has
+#   learned to predict grow, while the others stay about where they started. `jepa-dyn reproduce ponce2025.fig2` shows such an
+#   objective with its full gradient beside: it collapses.
 #
 # ## Yours
 #

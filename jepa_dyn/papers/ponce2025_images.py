@@ -138,7 +138,7 @@ def fig2(
         first_momentum, last_momentum: alpha of EMA rises from one to the other along a line, in [0, 1); the paper's are 0.998 and
             0.9996 over many more steps.
         batch_size: images per step, >= 2; the paper's is 1024.
-        path: folder of labelled images (CIFAR-10, CIFAR-100, STL-10, or one subfolder per class); "": scikit-learn's digits.
+        path: folder of CIFAR-10, CIFAR-100 or STL-10 files, which have test images; "": scikit-learn's digits.
         full: ten times the steps with a tenth of the learning rate, and the paper's alpha.
         key: first seed.
 
@@ -172,7 +172,7 @@ def fig2(
     run = train_networks(
         jax.tree_util.Partial(siamese_network, inputs=side**2 * images.shape[3]),
         images,
-        partial(procedure_loss, plain=np.repeat([1.0, 0.0, 0.0], count)),
+        partial(procedure_loss, plain=jnp.repeat(jnp.array([1.0, 0.0, 0.0]), count)),
         total,
         views=TwoViews(change),
         seeds=np.tile(drawn, len(PROCEDURES)),
