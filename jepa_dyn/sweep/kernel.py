@@ -304,6 +304,10 @@ class BatchedKernel(Kernel):
     def _summarise(self) -> Callable[..., dict[str, jax.Array]]:
         return jax.jit(self._summarised)
 
+    def cover(self, boxes: Boxes) -> int:
+        self._learnt = None
+        return super().cover(boxes)
+
     def learn(self, number: int) -> None:
         """Runs a block to know what the results are; its results are kept for the next `start` of the same block."""
         self._learnt = (number, self.start(number))

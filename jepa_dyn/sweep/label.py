@@ -46,9 +46,9 @@ def labelled(
     return xarray.Dataset(variables, coords=grid.coords() | known, attrs=provenance())
 
 
-def kept_coords(grid: Grid, reduction: Reduce) -> dict[str, tuple]:
-    """Coordinates of the dimensions that are not reduced, and constants."""
-    kept = {name: one for dim in grid.dims if dim.name not in reduction.over for name, one in dim.coords().items()}
+def kept_coords(grid: Grid, without: tuple[str, ...]) -> dict[str, tuple]:
+    """Coordinates of the grid but those of some dimensions."""
+    kept = {name: one for dim in grid.dims if dim.name not in without for name, one in dim.coords().items()}
     return kept | {name: ((), one.values[0], one.attrs) for name, one in grid.constants.items()}
 
 

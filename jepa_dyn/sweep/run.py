@@ -126,7 +126,7 @@ def sweep(
         kept = tuple(grid.dim_names[dim] for dim in kernel.kept)
         found = reduced(results, reduce, kernel.outputs, kept)
         known = _known_coords(kernel, dict(coords or {}))
-        dataset = xarray.Dataset(found, coords=kept_coords(grid, reduce) | known, attrs=provenance())
+        dataset = xarray.Dataset(found, coords=kept_coords(grid, reduce.over) | known, attrs=provenance())
         dataset = dataset.set_coords([name for name in ("quantile", "outcome") if name in found])
     failures.warn(grid, stacklevel=2)
     return dataset

@@ -161,7 +161,11 @@ class Store:
         """Whether each block is finished, from one listing of a folder."""
         done = np.zeros(len(self.space), bool)
         counts = self.space.counts
-        for entry in os.scandir(self.folder / "finished"):
+        try:
+            entries = list(os.scandir(self.folder / "finished"))
+        except OSError as error:
+            raise StoreError(f"cannot read the store {str(self.folder)!r}: {error.strerror or error}") from None
+        for entry in entries:
             place = entry.name.split(".")[1:]
             if entry.name.startswith("c") and len(place) == len(counts) and all(part.isdecimal() for part in place):
                 number = int(np.ravel_multi_index([int(part) for part in place], counts)) if counts else 0

@@ -256,10 +256,10 @@ def test_workers_share_without_talking(finished, tmp_path):
 
 def test_order_of_the_work(copied):
     store = Store.open(copied)
-    assert list(work_order(store, 0, 3, [])) == []
+    assert list(work_order(store, 0, 3)) == []
     for number in range(10):
         store.discard(number)
-    order = list(work_order(store, 1, 3, []))
+    order = list(work_order(store, 1, 3))
     # its own first, then what is missing from the end, each once
     assert order[:3] == [1, 4, 7] and sorted(order) == list(range(10))
     assert order[3:] == [6, 5, 3, 2, 0, 9, 8]
