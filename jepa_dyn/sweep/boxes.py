@@ -54,9 +54,12 @@ class Boxes:
         total = np.zeros(1, np.int64)
         place = self.place(number)
         for dim in order:
-            along = np.minimum(np.arange(self.box[dim]) + place[dim] * self.box[dim], self.shape[dim] - 1)
-            total = (total[:, None] + along * strides[dim]).reshape(-1)
+            total = (total[:, None] + self.along(place, dim) * strides[dim]).reshape(-1)
         return total
+
+    def along(self, place: tuple[int, ...], dim: int) -> np.ndarray:
+        """Places of a box's points along one dimension; what stands out repeats the last one inside."""
+        return np.minimum(np.arange(self.box[dim]) + place[dim] * self.box[dim], self.shape[dim] - 1)
 
 
 def cut(shape: Sequence[int], most: int, *, single: Collection[int] = (), first: Collection[int] = ()) -> Boxes:

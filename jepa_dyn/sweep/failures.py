@@ -1,7 +1,7 @@
 """Which points failed and how: a status other than ok, a NaN, an infinity that nothing explains. Counted, never hidden."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,21 +52,27 @@ class Failures:
     counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of_block(cls, found: Mapping[str, np.ndarray], names: tuple[str, ...], numbers: np.ndarray) -> "Failures":
-        """Of one block: `judged` of its points, which have these numbers."""
-        bad = np.zeros(len(numbers), bool)
+    def of_block(
+        cls, found: Mapping[str, np.ndarray], names: tuple[str, ...], points: int, numbers: Callable[[], np.ndarray]
+    ) -> "Failures":
+        """Of one block of so many points: `judged` of them. `numbers` gives the points' numbers, where one failed."""
+        bad = np.zeros(points, bool)
         counts = {}
         for name, values in found.items():
             values = np.asarray(values)
             if name == "status":
-                rows = values.reshape(len(numbers), -1)
-                bad |= (rows != Status.ok).any(axis=1)
-                counts |= {code.name: int((rows == code).sum()) for code in Status if code != Status.ok}
+                rows = values.reshape(points, -1)
+                failed = (rows != Status.ok).any(axis=1)
+                counts |= {one: 0 for one in _STATUSES}
+                counts |= {
+                    code.name: int((rows == code).sum()) for code in Status if code != Status.ok and failed.any()
+                }
             else:
-                bad |= values
+                failed = values
                 counts[name] = int(values.sum())
-        first = int(numbers[bad].min()) if bad.any() else -1
-        return cls(names, len(numbers), int(bad.sum()), first, counts)
+            bad |= failed
+        first = int(numbers()[bad].min()) if bad.any() else -1
+        return cls(names, points, int(bad.sum()), first, counts)
 
     def add(self, other: "Failures") -> None:
         self.points += other.points

@@ -51,7 +51,8 @@ def folded_key(wide: bool, key: jax.Array, low: Any, high: Any) -> jax.Array:
     return jax.lax.cond(high > 0, lambda: jax.random.fold_in(one, high), lambda: one) if wide else one
 
 
-def _words(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def words(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper 32 bits."""
     return (numbers & 0xFFFFFFFF).astype(np.uint32), (numbers >> 32).astype(np.uint32)
 
 
@@ -87,20 +88,34 @@ class Kernel:
         """Begins block `number`; the call of what is returned waits for it."""
         raise NotImplementedError
 
+    @property
+    def _order(self) -> tuple[int, ...] | None:
+        """Dimensions of the grid as the lanes of a block run through them, the slowest first; None for a plain run of points."""
+        return self.reduced + self.kept if self.boxes.shape == self.grid.shape else None
+
     def numbers(self, number: int) -> np.ndarray:
         """Numbers of the block's points, in the order of its lanes: what is reduced varies slowest."""
-        if self.boxes.shape != self.grid.shape:
-            return self.boxes.numbers(number)
-        return self.boxes.numbers(number, self.reduced + self.kept)
+        return self.boxes.numbers(number, self._order)
 
     def valid(self, number: int) -> np.ndarray:
         """Which lanes of the block are points of the grid, and not repetitions that fill it up."""
-        shape, inside = self.boxes.box, self.boxes.inside(number)
-        mask = np.zeros(shape, bool)
-        mask[inside] = True
-        if self.boxes.shape != self.grid.shape:
-            return mask.reshape(-1)
-        return mask.transpose(self.reduced + self.kept).reshape(-1)
+        mask = np.zeros(self.boxes.box, bool)
+        mask[self.boxes.inside(number)] = True
+        return mask.transpose(self._order).reshape(-1)
+
+    def values(self, number: int) -> dict[str, np.ndarray]:
+        """Parameters of the block's lanes: each looked up along its own dimension and spread over the others."""
+        order, grid = self._order, self.grid
+        if order is None:
+            return dict(grid.points(self.boxes.numbers(number)))
+        sides, place = [self.boxes.box[dim] for dim in order], self.boxes.place(number)
+        found = {name: np.full(self.boxes.points, one.values[0]) for name, one in grid.constants.items()}
+        for position, dim in enumerate(order):
+            shape = [1] * len(order)
+            shape[position] = -1
+            for name, along in grid.dims[dim].at(self.boxes.along(place, dim)).items():
+                found[name] = np.broadcast_to(along.reshape(shape), sides).reshape(-1)
+        return found
 
     def split_statics(self, points: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Traced parameters, and the static ones, of which a block has one value each."""
@@ -164,17 +179,22 @@ class MappedKernel(Kernel):
         return list(dict.fromkeys(tuple(zip(names, row, strict=True)) for row in rows)) if names else [()]
 
     def _one_point(self, statics: Mapping[str, Any], outputs: dict[str, Output], key: Any, lane: tuple) -> dict:
-        points, words = lane
-        given = dict(points) if key is None else {**points, "key": folded_key(self.wide, key, *words)}
+        points, number = lane
+        given = dict(points) if key is None else {**points, "key": folded_key(self.wide, key, *number)}
         return split_results(self.fn(**given, **statics), self.grid, 0, outputs, self.keep)
 
-    def _lanes(self, numbers: np.ndarray) -> tuple[tuple, dict[str, Any]]:
-        points, statics = self.split_statics(dict(self.grid.points(numbers)))
-        return (points, _words(numbers)), statics
+    def _lanes(self, count: int) -> tuple:
+        """Parameters and words of so many lanes, all of them the first point: what a program is compiled for."""
+        points, _ = self.split_statics(dict(self.grid.points(np.zeros(count, np.int64))))
+        return points, self._words(points, lambda: np.zeros(count, np.int64))
+
+    def _words(self, points: Mapping[str, Any], numbers: Callable[[], np.ndarray]) -> tuple:
+        """Numbers of the points for their keys, or where there would be nothing else to tell how many lanes there are."""
+        return words(numbers()) if self.key is not None or not points else ()
 
     def _trace(self, statics: dict[str, Any]) -> Any:
         """The program of one point, uncompiled. Fills `outputs`, which every static choice must agree on."""
-        lanes, _ = self._lanes(np.zeros(1, np.int64))
+        lanes = self._lanes(1)
         lane = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), lanes)
         outputs: dict[str, Output] = {}
         traced = jax.make_jaxpr(partial(self._one_point, statics, outputs))(self.key, lane)
@@ -196,7 +216,7 @@ class MappedKernel(Kernel):
     @property
     def bytes_per_point(self) -> int:
         """Parameters and results of one point."""
-        given = sum(np.dtype(one.dtype).itemsize for one in self._lanes(np.zeros(1, np.int64))[0][0].values())
+        given = sum(np.dtype(one.dtype).itemsize for one in self._lanes(1)[0].values())
         return given + sum(int(np.prod(o.shape)) * np.dtype(o.dtype).itemsize for o in self.outputs.values())
 
     def cover(self, boxes: Boxes) -> int:
@@ -207,7 +227,7 @@ class MappedKernel(Kernel):
         self.lanes = -(-rows // self.workers) * self.workers * columns
         on_cpu = self.devices[0].platform == "cpu"
         self.tile = min(TILE, -(-boxes.points // LEAST_TILES)) if on_cpu else min(ACCELERATOR_TILE, boxes.points)
-        return measured_bytes(self._program(self._lanes(self.numbers(0))[1])) * self.threads
+        return measured_bytes(self._program(self.split_statics(self.values(0))[1])) * self.threads
 
     def _program(self, statics: dict[str, Any]) -> Any:
         """Compiled for one worker's lanes where threads call it, for all lanes where devices share them."""
@@ -222,7 +242,7 @@ class MappedKernel(Kernel):
                 return self._summarised(arrays, valid)
 
             share = self.lanes // self.threads
-            lanes, _ = self._lanes(np.zeros(share, np.int64))
+            lanes = self._lanes(share)
             valid = np.zeros(share, bool) if self.reduction else None
             program = jax.jit(local) if len(self.devices) == 1 else self._over_devices(local)
             with jax.default_device(self.devices[0]):
@@ -242,11 +262,15 @@ class MappedKernel(Kernel):
         placed = (NamedSharding(mesh, whole), NamedSharding(mesh, split), NamedSharding(mesh, split))
         return jax.jit(mapped, in_shardings=placed, out_shardings=NamedSharding(mesh, split))
 
+    def _filled(self, values: np.ndarray, by: Any = None) -> np.ndarray:
+        """The values of a block's lanes, filled up to the number that the workers share."""
+        more = self.lanes - values.size
+        return np.concatenate([values, np.full(more, values[-1] if by is None else by)]) if more else values
+
     def start(self, number: int) -> Callable[[], Parts]:
-        numbers, valid = self.numbers(number), self.valid(number)
-        filled = self.lanes - numbers.size
-        lanes, statics = self._lanes(np.pad(numbers, (0, filled), mode="edge"))
-        flags = np.pad(valid, (0, filled)) if self.reduction else None
+        points, statics = self.split_statics(self.values(number))
+        lanes = jax.tree.map(self._filled, (points, self._words(points, partial(self.numbers, number))))
+        flags = self._filled(self.valid(number), False) if self.reduction else None
         program = self._program(statics)
         if self.threads > 1:
             share = self.lanes // self.threads
@@ -316,16 +340,15 @@ class BatchedKernel(Kernel):
         if self._learnt is not None and self._learnt[0] == number:
             found, self._learnt = self._learnt[1], None
             return found
-        numbers = self.numbers(number)
-        given, statics = self.split_statics(dict(self.grid.points(numbers)))
+        given, statics = self.split_statics(self.values(number))
         points: dict[str, Any] = {name: jnp.asarray(values) for name, values in given.items()}
         if self.key is not None:
-            points["key"] = jax.vmap(partial(folded_key, self.wide, self.key))(*_words(numbers))
+            points["key"] = jax.vmap(partial(folded_key, self.wide, self.key))(*words(self.numbers(number)))
         arrays = split_results(self.fn(**points, **statics), self.grid, 1, self.outputs, self.keep)
         for name, array in arrays.items():
-            if array.shape[0] != numbers.size:
+            if array.shape[0] != self.boxes.points:
                 raise ValueError(
-                    f"Result `{name}` of a batched `fn` must have {numbers.size} points first, but has shape {array.shape}."
+                    f"Result `{name}` of a batched `fn` must have {self.boxes.points} points first, but has shape {array.shape}."
                 )
         if self.reduction:
             self.reduction.check(self.grid, self.outputs)

@@ -20,7 +20,7 @@ from jepa_dyn.sweep.pipeline import run_blocks
 from jepa_dyn.sweep.reduce import Reduce, empty, merge
 from jepa_dyn.sweep.sizes import choose_boxes
 from jepa_dyn.sweep.stored import stored_sweep
-from jepa_dyn.sweep.take import block_failures, block_values
+from jepa_dyn.sweep.take import block_results
 
 if TYPE_CHECKING:
     import xarray
@@ -161,7 +161,7 @@ def _in_memory(kernel: Kernel, tick: Callable[[int], object]) -> tuple[dict[str,
     failures: list[Failures] = []
 
     def take(number: int, parts: Parts, _: float) -> None:
-        values, region = block_values(kernel, number, parts), boxes.region(number)
+        (values, failed), region = block_results(kernel, number, parts), boxes.region(number)
         if reduction is None:
             for name, part in values.items():
                 if name not in results:
@@ -174,7 +174,7 @@ def _in_memory(kernel: Kernel, tick: Callable[[int], object]) -> tuple[dict[str,
             merged = merge({name: np.asarray(results[name][kept]) for name in values}, values)
             for name, part in merged.items():
                 results[name][kept] = part
-        failures.append(block_failures(kernel, number, parts))
+        failures.append(failed)
         tick(boxes.valid_points(number))
 
     run_blocks(range(len(boxes)), kernel.start, take)

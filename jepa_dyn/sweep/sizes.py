@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jepa_dyn.sweep.boxes import Boxes, cut
-from jepa_dyn.sweep.kernel import Kernel, MappedKernel
+from jepa_dyn.sweep.kernel import BatchedKernel, Kernel, MappedKernel
 
 DEFAULT_MEMORY_BYTES = 256 * 2**20
 DEFAULT_BATCHED_POINTS = 2**16
@@ -64,10 +64,10 @@ def _reduced_points(kernel: Kernel) -> int:
 
 
 def _boxes(kernel: Kernel, size: int, stored: bool) -> Boxes:
-    """Blocks of at most `size` points. In memory, without static axes and reductions, a plain run of points does."""
+    """Blocks of at most `size` points. A batched function gets plain runs of points where it can: as many at a time as asked."""
     grid = kernel.grid
     statics = [i for i, dim in enumerate(grid.dims) if dim.static_names]
-    if not stored and not statics and kernel.reduction is None:
+    if isinstance(kernel, BatchedKernel) and not stored and not statics and kernel.reduction is None:
         return Boxes((len(grid),), (min(size, len(grid)),))
     boxes = cut(grid.shape, min(size, len(grid)), single=statics, first=kernel.reduced)
     if kernel.reduction is not None and kernel.reduction.exact:

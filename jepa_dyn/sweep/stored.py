@@ -18,7 +18,7 @@ from jepa_dyn.sweep.pipeline import SweepDrained, draining, run_blocks
 from jepa_dyn.sweep.results import Output
 from jepa_dyn.sweep.sizes import choose_boxes
 from jepa_dyn.sweep.store import TIMES, Store, StoreError, read_manifest
-from jepa_dyn.sweep.take import block_failures, block_values
+from jepa_dyn.sweep.take import block_results
 
 if TYPE_CHECKING:
     import xarray
@@ -115,7 +115,7 @@ def _run(kernel: Kernel, store: Store, worker: tuple[int, int], progress: bool) 
             if _shapes(kernel.outputs) != expected:
                 raise SweepMismatch("The results of `fn` have other shapes or number types than those that are stored.")
             own = layout.grid_number(number)
-            failures, values = block_failures(kernel, own, parts), block_values(kernel, own, parts)
+            values, failures = block_results(kernel, own, parts)
             if kernel.reduction is not None:
                 values = {name: value[(None,) * len(kernel.reduced)] for name, value in values.items()}
             store.write(number, values, layout.line_values(number), [seconds, time(), *failures.as_row()])

@@ -1,4 +1,4 @@
-"""From what a kernel computed for a block to the arrays that are kept of it."""
+"""From what a kernel computed for a block to the arrays that are kept of it, and to how many of its points failed."""
 
 import numpy as np
 
@@ -7,28 +7,30 @@ from jepa_dyn.sweep.kernel import Kernel, Parts, split_judgement
 from jepa_dyn.sweep.reduce import block_partials
 
 
-def block_values(kernel: Kernel, number: int, parts: Parts) -> dict[str, np.ndarray]:
-    """Results over the part of the block that lies in the grid; with a reduction, partial results over what is kept of it."""
+def block_results(kernel: Kernel, number: int, parts: Parts) -> tuple[dict[str, np.ndarray], Failures]:
+    """Results over the part of the block that lies in the grid, or partial results over what is kept of it; its failures."""
     boxes = kernel.boxes
-    box, inside = boxes.box, boxes.inside(number)
+    box, inside, points = boxes.box, boxes.inside(number), boxes.points
     if kernel.reduction is None:
-        found = _joined(parts)
+        found = {name: values[:points] for name, values in _joined(parts).items()}
+        judgement = judged(found, kernel.outputs)
     else:
-        found = block_partials(kernel.reduction, split_judgement(parts)[0])
+        parts, flags = split_judgement(parts)
+        found = block_partials(kernel.reduction, parts)
+        judgement = {name: values[:points] for name, values in flags.items()}
         box, inside = tuple(box[dim] for dim in kernel.kept), tuple(inside[dim] for dim in kernel.kept)
-    points = int(np.prod(box, dtype=int))
-    return {name: np.asarray(values[:points].reshape(box + values.shape[1:])[inside]) for name, values in found.items()}
+    values = {name: np.asarray(one.reshape(box + one.shape[1:])[inside]) for name, one in found.items()}
+    return values, _failures(kernel, number, judgement)
 
 
-def block_failures(kernel: Kernel, number: int, parts: Parts) -> Failures:
+def _failures(kernel: Kernel, number: int, judgement: dict[str, np.ndarray]) -> Failures:
     """Which points of the block failed, repetitions that fill it up left out."""
-    numbers, valid = kernel.numbers(number), kernel.valid(number)
-    if kernel.reduction is None:
-        arrays = {name: values[: numbers.size][valid] for name, values in _joined(parts).items()}
-        found = judged(arrays, kernel.outputs)
-    else:
-        found = {name: values[: numbers.size][valid] for name, values in split_judgement(parts)[1].items()}
-    return Failures.of_block(found, kinds(kernel.outputs), numbers[valid])
+    names, count = kinds(kernel.outputs), kernel.boxes.valid_points(number)
+    if count == kernel.boxes.points:
+        return Failures.of_block(judgement, names, count, lambda: kernel.numbers(number))
+    valid = kernel.valid(number)
+    judgement = {name: values[valid] for name, values in judgement.items()}
+    return Failures.of_block(judgement, names, count, lambda: kernel.numbers(number)[valid])
 
 
 def _joined(parts: Parts) -> dict[str, np.ndarray]:
