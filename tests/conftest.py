@@ -5,10 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+
+# drawn anew on a developer's machine; CI of one commit always says the same
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 _OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
