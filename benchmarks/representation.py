@@ -101,6 +101,7 @@ def measure(loss: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             "steps": r.SAVES * settings.steps_per_save, "pairs": settings.batch, "turns_s": own, "rate": runs / median(own),
             "first_s": first[route.name] - median(own), "error": error, "meets": error <= SCATTER * options.accuracy,
         })  # fmt: skip
+        print(f"    {route.describe}: {rows[-1]['rate']:.3g} runs/s, error {error:.1e}", file=sys.stderr, flush=True)
     return rows
 
 
