@@ -49,15 +49,16 @@ def _add(digest: Any, value: Any, seen: tuple[int, ...] = ()) -> None:
         digest.update(b"again")
         return
     inner = (*seen, id(value))
-    if isinstance(value, ClosedJaxpr):
-        _add_all(digest, "closed", (value.jaxpr, *value.consts), inner)
-    elif isinstance(value, Jaxpr):
-        _add_jaxpr(digest, value, inner)
+    if isinstance(value, ClosedJaxpr | Jaxpr):  # one class since JAX 0.12
+        _add_all(digest, "constants", getattr(value, "consts", ()), inner)
+        _add_jaxpr(digest, getattr(value, "jaxpr", value), inner)
     elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         _add_all(digest, str(value.dtype), (jax.random.key_data(value),), inner)
-    elif isinstance(value, np.ndarray | np.generic | jax.Array):
+    elif isinstance(value, bool | int | float | complex) or (hasattr(value, "dtype") and hasattr(value, "__array__")):
+        # by its bytes: JAX has number classes of its own, whose text is rounded
         array = np.asarray(value)
-        digest.update(f"array {array.dtype} {array.shape}".encode() + array.tobytes())
+        spelt = array.tobytes() if array.dtype != object else repr(value).encode()  # a whole number beyond 64 bits
+        digest.update(f"array {array.dtype} {array.shape}".encode() + spelt)
     elif isinstance(value, types.CodeType):
         # names of local variables and places in the file are left out
         digest.update(b"code" + value.co_code)
