@@ -157,6 +157,8 @@ ITEMS = (
     Item("fig4", "alignment of a trained linear predictor with the eigenvectors of C_z", fig4, plot_fig4),
     Item("fig5", "where two eigenvalues end from three starts, Euclidean and cosine", fig5, plot_fig5),
     Item("fig6", "the networks of Figure 2 with a ReLU on the embeddings, beside linear ones", fig6, plot_fig2),
+    Item("fig7", "eigenvalues recruited against the rate of a moving-average target, cosine losses", fig7, plot_fig7),
+    Item("fig8", "eigenvalues recruited against weight decay, cosine losses", fig8, plot_fig8),
     Item(
         "phase_diagram",
         "where each loss collapses or keeps all modes, over alpha, EMA rate, weight decay and start",
@@ -169,6 +171,4 @@ ITEMS = (
         coloured_inputs,
         plot_coloured_inputs,
     ),
-    Item("fig7", "eigenvalues recruited against the rate of a moving-average target, cosine losses", fig7, plot_fig7),
-    Item("fig8", "eigenvalues recruited against weight decay, cosine losses", fig8, plot_fig8),
 )
