@@ -96,6 +96,10 @@ def test_from_plan_to_figure(config, tmp_path, capsys):
     assert cli.main(["sweep", str(config), "--out", str(out), "--force", "--no-progress"]) == 0
     assert files(tmp_path / "times-2") == files(out)
 
+    manifest = json.loads((out / "zarr.json").read_text())["attributes"]["jepa_dyn_sweep"]
+    assert set(manifest) == {"sweep", "setting", "begun", "about", "layout"} and manifest["setting"]["jax"]
+    assert manifest["sweep"]["grid"]["depth"] == {"constant": 2.0}
+
     (out / "fixed_point" / "c.2.0").write_bytes(b"")
     assert cli.main(["verify", str(out)]) == 1 and "block 2: fixed_point: empty" in capsys.readouterr().out
     assert cli.main(["verify", str(out), "--repair"]) == 1
@@ -354,10 +358,3 @@ def test_jax_distributed_gives_the_ranks(slow):
     out, err = workers[1].communicate(timeout=120)
     assert workers[1].returncode == 0, err
     assert "wrote" in out and status(slow / "out").complete
-
-
-def test_manifest_is_plain_json(config, tmp_path):
-    assert cli.main(["sweep", str(config), "--out", str(tmp_path / "s"), "--no-progress"]) == 0
-    found = json.loads((tmp_path / "s" / "zarr.json").read_text())["attributes"]["jepa_dyn_sweep"]
-    assert set(found) == {"sweep", "setting", "begun", "about", "layout"}
-    assert found["sweep"]["grid"]["depth"] == {"constant": 2.0} and found["setting"]["jax"]

@@ -48,7 +48,7 @@ def open_sweep(store: str | Path) -> "xarray.Dataset":
     done = opened.finished().reshape(opened.space.counts)
     for place in np.ndindex(*opened.space.shape[:count]):
         if done[place].any():
-            merged = merge(merged, {name: np.asarray(dataset[name].values[place]) for name in partials})
+            merged = merge(merged, {name: dataset[name][place].values for name in partials})
     found = reduced(merged, reduction, outputs, tuple(layout["dims"][count:]))
     summed = xarray.Dataset(found, coords=dataset.drop_vars([*partials, "finished"]).coords, attrs=dataset.attrs)
     return summed.set_coords([name for name in ("quantile", "outcome") if name in found])

@@ -82,10 +82,12 @@ def _boxes(kernel: Kernel, size: int, stored: bool) -> Boxes:
 
 def _cover_about_a_second(kernel: MappedKernel, most: int) -> None:
     """Tries blocks of growing size until one takes long enough to be worth a file, and not longer than it must."""
-    size = min(most, _FIRST_POINTS)
+    size, boxes = min(most, _FIRST_POINTS), None
     for trial in range(_TRIALS):
+        if boxes == (boxes := _boxes(kernel, size, stored=True)):
+            return  # no larger ones fit the grid
         begun = perf_counter()
-        kernel.cover(_boxes(kernel, size, stored=True))
+        kernel.cover(boxes)
         compiled = perf_counter()
         seconds = np.inf
         for _ in range(2 if trial == 0 else 1):

@@ -166,10 +166,10 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot read the store {str(self.folder)!r}: {error.strerror or error}") from None
         for entry in entries:
-            place = entry.name.split(".")[1:]
-            if entry.name.startswith("c") and len(place) == len(counts) and all(part.isdecimal() for part in place):
-                number = int(np.ravel_multi_index([int(part) for part in place], counts)) if counts else 0
-                done[number] = entry.stat().st_size > 0
+            head, *parts = entry.name.split(".")
+            if head == "c" and len(parts) == len(counts) and all(part.isdecimal() for part in parts):
+                place = [int(part) for part in parts]
+                done[int(np.ravel_multi_index(place, counts)) if counts else 0] = entry.stat().st_size > 0
         return done
 
     def write(
