@@ -51,7 +51,8 @@ def _add(digest: Any, value: Any, seen: tuple[int, ...] = ()) -> None:
     inner = (*seen, id(value))
     if isinstance(value, ClosedJaxpr | Jaxpr):  # one class since JAX 0.12
         _add_all(digest, "constants", getattr(value, "consts", ()), inner)
-        _add_jaxpr(digest, getattr(value, "jaxpr", value), inner)
+        program: Any = getattr(value, "jaxpr", value)
+        _add_jaxpr(digest, program, inner)
     elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         _add_all(digest, str(value.dtype), (jax.random.key_data(value),), inner)
     elif isinstance(value, bool | int | float | complex) or (hasattr(value, "dtype") and hasattr(value, "__array__")):
