@@ -23,7 +23,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.report import about_this_run, command_parser, publish, section
+from benchmarks.report import about_this_run, command_parser, parse_command, publish, section
 
 STANDARD = {"inputs": 100, "depth": 5, "seeds": 8, "batch_size": 1000}
 QUICK = {"inputs": 24, "depth": 3, "seeds": 4, "batch_size": 200}
@@ -38,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tiny net")
     parser.add_argument("--steps", type=int, default=20, help="steps per call (default 20)")
     parser.add_argument("--repeats", type=int, default=7, help="turns of which the median is taken (default 7)")
-    return parser.parse_args(argv)
+    return parse_command(parser, argv)
 
 
 def end_to_end(y: Any) -> Any:
@@ -144,9 +144,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     found = measure(options)
     size = QUICK if options.quick else STANDARD
     lines = [] if options.quick else verdicts(found["rows"])
-    command = "python -m benchmarks.deep_linear" + (" --quick" if options.quick else "")
     parts = [
-        f"`{command}`; columns as its `--help` says.",
+        f"`{options.command}`; columns as its `--help` says.",
         f"**d = {size['inputs']}, L = {size['depth']}, {size['seeds']} seeds, batches of {size['batch_size']}, float32, "
         f"{options.steps} steps, loss at the start {found['loss_at_start']:.5g}**",
         table(found),

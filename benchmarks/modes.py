@@ -23,7 +23,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.report import about_this_run, command_parser, publish, section
+from benchmarks.report import about_this_run, command_parser, parse_command, publish, section
 
 MEMORY_LANES = 10_000_000
 _SLOW = 4.0  # seconds of a first call from which a method gets two turns, and its kernel is not timed apart
@@ -65,7 +65,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--devices", type=int, metavar="K", help="host devices of XLA (default: the number of cores)")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead")
-    return parser.parse_args(argv)
+    return parse_command(parser, argv)
 
 
 def batches(options: argparse.Namespace) -> list[tuple[str, str, int]]:
@@ -218,20 +218,9 @@ def peak_memory(lanes: int) -> dict[str, Any]:
     return {"lanes": lanes, "result_gb": result / 1e9, "peak_gb": peak / 1e9, "seconds": perf_counter() - start}
 
 
-def command_line(argv: list[str]) -> str:
-    """The command that was given, without where its figures were written to."""
-    written = ("--json", "--results")
-    kept = [
-        word
-        for before, word in zip(["", *argv], argv, strict=False)
-        if before not in written and not word.startswith(written)
-    ]
-    return " ".join(["python -m benchmarks.modes", *kept])
-
-
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse(argv)
-    command = command_line(sys.argv[1:] if argv is None else argv)
+    command = options.command
     from benchmarks.machine import num_cores
 
     devices = options.devices or num_cores()

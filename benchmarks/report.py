@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,19 @@ def command_parser(name: str, description: str | None) -> argparse.ArgumentParse
         "--results", type=Path, metavar="FILE", help="replace this benchmark's section of a Markdown file"
     )
     return parser
+
+
+def parse_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The options, and as `command` what was given, without where its figures are written to."""
+    options = parser.parse_args(argv)
+    given, written = sys.argv[1:] if argv is None else argv, ("--json", "--results")
+    kept = [
+        word
+        for before, word in zip(["", *given], given, strict=False)
+        if before not in written and not word.startswith(written)
+    ]
+    options.command = " ".join([parser.prog, *kept])
+    return options
 
 
 def publish(options: argparse.Namespace, text: str, report: dict[str, Any]) -> dict[str, Any]:

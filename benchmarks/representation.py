@@ -24,7 +24,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.report import about_this_run, command_parser, publish, section
+from benchmarks.report import about_this_run, command_parser, parse_command, publish, section
 
 SIZES = {"outputs": 10, "inputs": 15}
 QUICK = {"outputs": 3, "inputs": 4}
@@ -40,16 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--loop-runs", type=int, default=3, help="of which the loops take so many (default 3)")
     parser.add_argument("--accuracy", type=float, default=0.02, help="asked of every route (default 0.02)")
     parser.add_argument("--repeats", type=int, default=2, help="turns of which the median is taken (default 2)")
-    return parser.parse_args(argv)
-
-
-def command_line(options: argparse.Namespace) -> str:
-    """The command that was given, without where its figures were written to."""
-    words = ["python -m benchmarks.representation", *(["--quick"] if options.quick else [])]
-    for name, default in (("runs", 1000), ("loop_runs", 3), ("accuracy", 0.02), ("repeats", 2)):
-        value = getattr(options, name)
-        words += [f"--{name.replace('_', '-')} {value}"] if value != default else []
-    return " ".join(words)
+    return parse_command(parser, argv)
 
 
 @contextmanager
@@ -162,7 +153,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         losses = ("euclidean", "euclidean_iso") if options.quick else tuple(TABLE_1)
         problems = [measure(loss, options) for loss in losses]
     lines = [] if options.quick else verdicts(problems)
-    parts = [f"`{command_line(options)}`; columns as its `--help` says. Accuracy {options.accuracy:g}."]
+    parts = [f"`{options.command}`; columns as its `--help` says. Accuracy {options.accuracy:g}."]
     if loop_name(problems[0]) != "torch":
         parts += ["PyTorch is not installed: the loop that ours is compared with is the plain JAX loop."]
     parts += [table(problems)]

@@ -26,7 +26,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.report import about_this_run, command_parser, publish, section
+from benchmarks.report import about_this_run, command_parser, parse_command, publish, section
 
 # (n, m, runs of the steps, runs of the flows, most turns, whether EMA too)
 SIZES = [(2, 1, 100_000, 100_000, 99, True), (2, 1, 1_000_000, 1_000_000, 2, False), (16, 8, 1_000, 200, 3, True)]
@@ -42,14 +42,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few runs, no trials")
     parser.add_argument("--runs", type=int, metavar="N", help="only (n, m) = (2, 1), with so many runs")
     parser.add_argument("--repeats", type=int, default=5, help="turns of which the median is taken (default 5)")
-    return parser.parse_args(argv)
-
-
-def command_line(options: argparse.Namespace) -> str:
-    """The command that was given, without where its figures were written to."""
-    words = ["python -m benchmarks.siamese", *(["--quick"] if options.quick else [])]
-    words += [f"--runs {options.runs}"] if options.runs else []
-    return " ".join(words + ([f"--repeats {options.repeats}"] if options.repeats != 5 else []))
+    return parse_command(parser, argv)
 
 
 def in_turns(calls: dict[str, Any], repeats: int) -> tuple[dict[str, Any], dict[str, float], dict[str, list[float]]]:
@@ -238,7 +231,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     about = about_this_run(jax.local_devices())
     found = measure(options)
     lines = [] if options.quick else verdicts(found["rows"], found["trials"])
-    parts, tables = [f"`{command_line(options)}`; columns as its `--help` says."], {}
+    parts, tables = [f"`{options.command}`; columns as its `--help` says."], {}
     for row in found["rows"]:
         what = "300 steps" if row["kind"] == "steps" else "Flow to t = 30"
         title = f"{what}, {'EMA' if row['ema'] else 'SG'}, (n, m) = ({row['n']}, {row['m']}), {row['dtype']}"

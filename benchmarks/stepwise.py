@@ -22,7 +22,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.report import about_this_run, command_parser, publish, section
+from benchmarks.report import about_this_run, command_parser, parse_command, publish, section
 
 # n, side of the crops (m = 3 side^2), d
 STANDARD = (500, 20, 10)
@@ -40,16 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200, help="steps per turn of the plain loops (default 200)")
     parser.add_argument("--fast-steps", type=int, default=4000, help="steps per turn of the fast routes (default 4000)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of which the median is taken (default 5)")
-    return parser.parse_args(argv)
-
-
-def command_line(options: argparse.Namespace) -> str:
-    """The command that was given, without where its figures were written to."""
-    words = ["python -m benchmarks.stepwise", *(["--quick"] if options.quick else [])]
-    for name, default in (("steps", 200), ("fast_steps", 4000), ("repeats", 5)):
-        value = getattr(options, name)
-        words += [f"--{name.replace('_', '-')} {value}"] if value != default else []
-    return " ".join(words)
+    return parse_command(parser, argv)
 
 
 def gap(found: Any, wanted: Any) -> float:
@@ -203,7 +194,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     kernels = {} if options.quick else measure_kernels()
     rows = [row for one in standard for row in one]
     lines = [] if options.quick else verdicts(rows)
-    parts = [f"`{command_line(options)}`; columns as its `--help` says."]
+    parts = [f"`{options.command}`; columns as its `--help` says."]
     for one in standard:
         first = one[0]
         parts += [f"**n = {first['n']}, m = {first['m']}, d = {first['d']}, {first['dtype']}**", table(one)]

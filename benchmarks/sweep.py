@@ -29,12 +29,12 @@ OVERHEAD, FIRST_SECONDS, SCALING = 0.10, 2.0, 1.7
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    from benchmarks.report import command_parser
+    from benchmarks.report import command_parser, parse_command
 
     parser = command_parser("sweep", __doc__)
     parser.add_argument("--quick", action="store_true", help="a few points")
     parser.add_argument("--repeats", type=int, default=3, help="turns of which the median is taken (default 3)")
-    return parser.parse_args(argv)
+    return parse_command(parser, argv)
 
 
 def begin(**given: Any) -> subprocess.Popen:
@@ -197,9 +197,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     about = about_this_run(jax.local_devices())
     found = measure(options)
     lines = [] if options.quick else verdicts(found)
-    words = ["python -m benchmarks.sweep", *(["--quick"] if options.quick else [])]
-    words += [f"--repeats {options.repeats}"] if options.repeats != 3 else []
-    parts = [f"`{' '.join(words)}`; columns as its `--help` says.", tables(found)]
+    parts = [f"`{options.command}`; columns as its `--help` says.", tables(found)]
     parts += ["Targets:\n\n" + "\n".join(lines)] if lines else []
     return publish(options, section("Sweeps", "\n\n".join(parts), about), {"about": about, **found, "verdicts": lines})
 

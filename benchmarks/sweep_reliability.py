@@ -317,23 +317,20 @@ def measure(options: argparse.Namespace) -> list[Finding]:
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    from benchmarks.report import about_this_run, command_parser, publish, section
+    from benchmarks.report import about_this_run, command_parser, parse_command, publish, section
 
     parser = command_parser("sweep_reliability", __doc__)
     parser.add_argument("--quick", action="store_true", help="a few kills, three models")
     parser.add_argument("--kills", type=int, metavar="N", help="how many kills (default 100)")
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), help="only these models")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments and places")
-    options = parser.parse_args(argv)
+    options = parse_command(parser, argv)
     findings = measure(options)
     import jax
 
-    words = ["python -m benchmarks.sweep_reliability", *(["--quick"] if options.quick else [])]
-    words += [f"--kills {options.kills}"] if options.kills is not None else []
-    words += ["--models", *options.models] if options.models else []
     text = section(
         "Reliability of sweeps",
-        f"`{' '.join(words)}`; what is done as its `--help` says.\n\n{table(findings)}",
+        f"`{options.command}`; what is done as its `--help` says.\n\n{table(findings)}",
         about_this_run(jax.local_devices()),
     )
     return publish(

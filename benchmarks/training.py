@@ -23,7 +23,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.report import command_parser
+from benchmarks.report import command_parser, parse_command
 
 RUNS = (1, 8, 64)
 STEPS = {"small perceptron": 2000, "perceptron": 2000, "ResNet": 20}
@@ -35,13 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = command_parser("training", __doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps of a few runs of the small perceptron")
     parser.add_argument("--repeats", type=int, default=3, help="turns of which the median is taken (default 3)")
-    return parser.parse_args(argv)
-
-
-def command_line(options: argparse.Namespace) -> str:
-    """The command that was given, without where its figures were written to."""
-    words = ["python -m benchmarks.training", *(["--quick"] if options.quick else [])]
-    return " ".join(words + ([f"--repeats {options.repeats}"] if options.repeats != 3 else []))
+    return parse_command(parser, argv)
 
 
 def _timed(call: Any) -> tuple[float, Any]:
@@ -171,7 +165,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             rows += measure(kind, count, steps, options.repeats, memory=not options.quick)
         tracking.append(measure_tracking(kind, runs[-1], steps, options.repeats))
     lines = verdicts(rows, tracking)
-    parts = [f"`{command_line(options)}`; columns as its `--help` says."]
+    parts = [f"`{options.command}`; columns as its `--help` says."]
     parts += [f"**{kind}**\n\n{table([row for row in rows if row['kind'] == kind])}" for kind in kinds]
     parts += [f"**Tracking**\n\n{tracking_table(tracking)}", "Targets:\n\n" + "\n".join(lines)]
     text = section("Training of networks", "\n\n".join(parts), about)

@@ -59,7 +59,7 @@ def test_method_that_gives_up_has_a_line_and_no_row(monkeypatch):
 
 def test_command_names_no_file():
     given = ["--n", "5", "--json", "/a/b.json", "--quick", "--results=c.md"]
-    assert modes.command_line(given) == "python -m benchmarks.modes --n 5 --quick"
+    assert modes.parse(given).command == "python -m benchmarks.modes --n 5 --quick"
 
 
 def test_targets_are_judged_at_every_tolerance():
