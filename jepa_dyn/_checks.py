@@ -49,14 +49,17 @@ def require_one_number(name: str, value: Any) -> None:
 
 
 def require_finite(name: str, value: Any) -> None:
+    """Numbers, none of them infinite or NaN."""
     require(name, value, "be finite", np.isfinite)
 
 
 def require_positive(name: str, value: Any, why: str = "") -> None:
+    """Finite numbers above 0; `why` says in the message what needs it."""
     require(name, value, "be finite and > 0" + (f" ({why})" if why else ""), lambda a: np.isfinite(a) & (a > 0))
 
 
 def require_nonnegative(name: str, value: Any, why: str = "") -> None:
+    """Finite numbers, 0 or above; `why` says in the message what needs it."""
     require(name, value, "be finite and >= 0" + (f" ({why})" if why else ""), lambda a: np.isfinite(a) & (a >= 0))
 
 
@@ -74,10 +77,12 @@ def require_count(name: str, value: Any, least: int = 1) -> None:
 
 
 def require_fraction(name: str, value: Any) -> None:
+    """Numbers between 0 and 1, without the ends."""
     require(name, value, "lie strictly between 0 and 1", lambda a: (a > 0) & (a < 1))
 
 
 def require_not_empty(name: str, value: Any) -> None:
+    """An array with at least one element; its shape is known under tracing too."""
     if np.size(value) == 0:
         raise ValueError(f"Argument `{name}` must hold at least one value, but has shape {np.shape(value)}.")
 
@@ -117,6 +122,7 @@ def _rises(array: np.ndarray) -> bool:
 
 
 def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """One of some names; the nearest one is offered for a misspelt one."""
     if value not in choices:
         import difflib
 

@@ -26,6 +26,7 @@ def key_of(config: Mapping[str, Any], parameter: str) -> str:
 
 
 def grid_from(config: Mapping[str, Any], model: Model) -> Grid:
+    """The grid of the tables [zip.*], [axes], [draws] and [constants] of a configuration, its dimensions in that order."""
     parts: list[Grid] = []
     for dim, table in config.get("zip", {}).items():
         if not isinstance(table, dict):
@@ -94,6 +95,7 @@ def _axis(key: str, given: Any, model: Model) -> Any:
 
 
 def spaced(key: str, spacing: str, ends: Any) -> np.ndarray:
+    """The values of an axis that is given by its two ends and a step or a number, of one of `SPACINGS`."""
     if (
         not isinstance(ends, list)
         or len(ends) != 3

@@ -22,6 +22,7 @@ def only(table: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """The end of a message on an unknown name: the nearest name that is allowed, else all of them."""
     allowed = list(allowed)
     close = difflib.get_close_matches(name, allowed, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(allowed)}" if allowed else ""

@@ -74,6 +74,7 @@ def _momentum(task: Task, number: Array) -> Array:
 
 
 def largest(y: Any) -> Array:
+    """The largest modulus among all numbers of a state; NaN where any is."""
     return functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(y)])
 
 

@@ -5,6 +5,7 @@ that the same program sees the same lanes whoever runs it.
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, TypeAlias
@@ -56,7 +57,7 @@ def words(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (numbers & 0xFFFFFFFF).astype(np.uint32), (numbers >> 32).astype(np.uint32)
 
 
-class Kernel:
+class Kernel(ABC):
     """What every block of a sweep is computed by. `start(number)` begins a block, what it returns is called for the results.
 
     `boxes` are the blocks; set them with `cover`. `outputs` says what there is to know about the results as soon as it is known.
@@ -84,9 +85,9 @@ class Kernel:
         self.boxes = boxes
         return 0
 
+    @abstractmethod
     def start(self, number: int) -> Callable[[], Parts]:
         """Begins block `number`; the call of what is returned waits for it."""
-        raise NotImplementedError
 
     @property
     def _order(self) -> tuple[int, ...] | None:

@@ -38,6 +38,7 @@ def describe_sweep(kernel: Kernel) -> dict[str, Any]:
 
 
 def describe_outputs(outputs: Mapping[str, Output]) -> dict[str, Any]:
+    """What a store keeps of its outputs, in JSON: dimensions, shape, dtype and attributes of each."""
     return {
         name: {"dims": list(one.dims), "shape": list(one.shape), "dtype": np.dtype(one.dtype).name, "attrs": one.attrs}
         for name, one in outputs.items()
