@@ -12,7 +12,7 @@ import jepa_dyn
 
 PACKAGE = Path(jepa_dyn.__file__).parent
 FLOORS = {
-    "parameters": 0, "status": 0, "_checks": 0, "_precision": 0, "_progress": 0, "_matrix_functions": 0,
+    "parameters": 0, "status": 0, "_checks": 0, "_precision": 0, "_progress": 0, "_programs": 0, "_matrix_functions": 0,
     "moments": 1, "flows": 1, "losses": 1,
     "theory": 2, "metrics": 2, "kernels": 2,
     "solve": 3, "equilibria": 3, "training": 3,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jepa_dyn._checks import is_traced
+from jepa_dyn._programs import bears_threads
 from jepa_dyn.flows._products import SMALL
 from jepa_dyn.solve._devices import in_threads, map_blocks
 
@@ -96,14 +97,16 @@ def over_threads(run: Callable[[Any], Any], lanes: Any, mapped: tuple[bool, ...]
     threads = min(threads, blocks)
     size = -(-blocks // threads) * block
 
-    def one(first: int) -> Any:
+    def part(first: int) -> Any:
         def cut(leaf: Array) -> Array:
             part = leaf[first : first + size]
             missing = size - len(part)
             return jnp.concatenate([part, jnp.repeat(leaf[-1:], missing, axis=0)]) if missing else part
 
         own = [cut(leaf) if flag else leaf for leaf, flag in zip(leaves, mapped, strict=True)]
-        return jax.block_until_ready(run(eqx.combine(jax.tree.unflatten(treedef, own), rest)))
+        return eqx.combine(jax.tree.unflatten(treedef, own), rest)
 
-    parts = in_threads(one, range(0, num_lanes, size), threads)
+    if threads > 1 and not bears_threads(eqx.filter_make_jaxpr(run)(part(0))[0].jaxpr):
+        threads = 1
+    parts = in_threads(lambda first: jax.block_until_ready(run(part(first))), range(0, num_lanes, size), threads)
     return jax.tree.map(lambda *each: jnp.concatenate(each)[:num_lanes], *parts)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, PyTree
 
 from jepa_dyn._checks import require_choice, require_count
+from jepa_dyn._programs import bears_threads
 from jepa_dyn.solve._devices import (
     Device,
     block_order,
@@ -174,6 +175,19 @@ def _run(block_function: Callable, shared: _Shared, lanes: tuple, block_size: in
     return map_blocks(lambda a, b: block_function(eqx.combine(a, static), b), arrays, lanes, block_size, devices)
 
 
+_program = eqx.filter_make_jaxpr(_run)
+_VERDICTS: dict[Any, bool] = {}
+
+
+def _threads_may_run(call: tuple) -> bool:
+    """`bears_threads` of `_run(*call)`, looked up once for each kind of system and parameters: it costs milliseconds."""
+    leaves, structure = jax.tree.flatten(call[:3])
+    kind = structure, *(leaf for leaf in leaves if not eqx.is_array_like(leaf))
+    if kind not in _VERDICTS:
+        _VERDICTS[kind] = bears_threads(_program(*call)[0].jaxpr)
+    return _VERDICTS[kind]
+
+
 def runs_in_threads(devices: tuple) -> bool:
     """Whether threads of our own share the lanes, or devices of XLA do."""
     return devices[0].platform == "cpu"
@@ -318,14 +332,18 @@ def ensemble(
     def run(block_function: Callable, shared: _Shared, key: np.ndarray | None) -> Any:
         order = block_order(key, num_lanes, block_size, workers)
 
-        def part(own: np.ndarray) -> Any:
+        def given(own: np.ndarray) -> tuple:
             lanes = jax.tree.map(lambda leaf: leaf[own], (host_y0, host_args, own_ts))
-            if not on_cpu:
-                return _run(block_function, shared, lanes, block_size, devices)
-            with jax.default_device(devices[0]):
-                return jax.block_until_ready(_run(block_function, shared, lanes, block_size, devices[:1]))
+            return block_function, shared, lanes, block_size, devices[:1] if on_cpu else devices
 
-        parts = in_threads(part, np.split(order, workers) if on_cpu else [order])
+        def part(own: np.ndarray) -> Any:
+            if not on_cpu:
+                return _run(*given(own))
+            with jax.default_device(devices[0]):
+                return jax.block_until_ready(_run(*given(own)))
+
+        owns = np.split(order, workers) if on_cpu else [order]
+        parts = in_threads(part, owns, None if len(owns) == 1 or _threads_may_run(given(owns[0])) else 1)
         return original_order(parts, order, num_lanes, devices[0])
 
     key = None if closed else _sort_values(sort_key, run, shared, y0, args, ts, num_lanes, block_size)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jepa_dyn._programs import bears_threads
 from jepa_dyn.solve._devices import Device, in_threads, num_cores
 from jepa_dyn.sweep.boxes import Boxes
 from jepa_dyn.sweep.failures import judged
@@ -164,6 +165,8 @@ class MappedKernel(Kernel):
         self.workers = self.threads if on_one_cpu else len(self.devices)
         self.programs: dict[tuple, Any] = {}
         self.traces = {group: self._trace(dict(group)) for group in self._groups()}
+        if self.devices[0].platform == "cpu" and not all(bears_threads(one.jaxpr) for one in self.traces.values()):
+            self.devices, self.threads, self.workers = self.devices[:1], 1, 1
         if reduction:
             reduction.check(grid, self.outputs)
 

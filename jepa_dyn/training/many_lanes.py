@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jepa_dyn._programs import bears_threads
 from jepa_dyn.solve._devices import in_threads, num_cores
 from jepa_dyn.training.observation import observe_run
 from jepa_dyn.training.step import Lane, NetworkRun, Setup, begin, evaluation_views, step
@@ -41,29 +42,36 @@ class ManyLanes:
     def __init__(self, setup: Setup, lanes: Lane, observed: Observed, lane_bytes: int) -> None:
         self.setup, self.observed, self.count = setup, observed, lanes.seed.shape[0]
         self.size = block_size(self.count, lane_bytes)
+        self.threads: int | None = 1
         self.lanes = self.cut(lanes)
-        self.evaluation = self._each(lambda lanes: _evaluation(setup, lanes), self.lanes)
+        self.evaluation = [_evaluation(setup, block) for block in self.lanes]
 
     def begin(self) -> list[NetworkRun]:
         """The runs before their first step, in blocks."""
-        return self._each(lambda lanes, views: _begin(self.setup, lanes, views), self.lanes, self.evaluation)
+        return [_begin(self.setup, own, views) for own, views in zip(self.lanes, self.evaluation, strict=True)]
 
     def advance(self, runs: list[NetworkRun], bounds: Int[Array, "chunk 2"]) -> tuple[list[NetworkRun], Any]:
         """(the runs after some stretches of steps in blocks, what was logged after each, of all lanes); see `_advance`."""
 
-        def one(lanes: Lane, views: Any, runs: NetworkRun) -> Any:
-            return _advance(self.setup, self.observed, lanes, views, runs, bounds)
+        def one(block: tuple[Lane, Any, NetworkRun]) -> Any:
+            lanes, views, run = block
+            return _advance(self.setup, self.observed, lanes, views, run, bounds)
 
-        results = self._each(one, self.lanes, self.evaluation, runs)
+        blocks = list(zip(self.lanes, self.evaluation, runs, strict=True))
+        if len(blocks) == 1:
+            results = [one(blocks[0])]
+        else:
+            results = in_threads(lambda block: jax.block_until_ready(one(block)), blocks, self.threads)
         return [run for run, _ in results], self.join([values for _, values in results])
 
-    def logged_shapes(self, runs: list[NetworkRun]) -> Any:
-        """Shapes of what `advance` logs."""
+    def trace(self, runs: list[NetworkRun]) -> Any:
+        """Shapes of what `advance` logs; settles on how many threads run it."""
         bounds = jnp.zeros((CHUNK, 2), jnp.int32)
-        block = eqx.filter_eval_shape(
-            _advance, self.setup, self.observed, self.lanes[0], self.evaluation[0], runs[0], bounds
+        program, (_, logged), _ = eqx.filter_make_jaxpr(_advance)(
+            self.setup, self.observed, self.lanes[0], self.evaluation[0], runs[0], bounds
         )
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.count, *leaf.shape[1:]), leaf.dtype), block[1])
+        self.threads = None if bears_threads(program.jaxpr) else 1
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.count, *leaf.shape[1:]), leaf.dtype), logged)
 
     def cut(self, tree: Any) -> list[Any]:
         """A tree of all lanes in blocks."""
@@ -82,26 +90,6 @@ class ManyLanes:
         if len(blocks) == 1:
             return blocks[0]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: self.count], *blocks)
-
-    def _each(self, function: Callable, *blocks: list[Any]) -> list[Any]:
-        """`function` of every block, on threads where there are several."""
-        if len(blocks[0]) == 1:
-            return [function(*(own[0] for own in blocks))]
-        return in_threads(lambda own: jax.block_until_ready(function(*own)), list(zip(*blocks, strict=True)))
-
-
-def bytes_computed(jaxpr: Any) -> int:
-    """The sizes of everything that a program computes, added up, those of inner programs included."""
-    total = 0
-    for equation in jaxpr.eqns:
-        inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
-        programs = [value for value in inner if hasattr(value, "eqns")]
-        total += sum(bytes_computed(program) for program in programs)
-        if not programs:
-            total += sum(
-                one.aval.size * one.aval.dtype.itemsize for one in equation.outvars if hasattr(one.aval, "size")
-            )
-    return total
 
 
 def block_size(count: int, lane_bytes: int) -> int:

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, ArrayLike
 
 from jepa_dyn._checks import require_count, require_nonnegative
+from jepa_dyn._programs import bytes_computed
 from jepa_dyn._progress import progress_bar
 from jepa_dyn.solve._tolerances import state_dtype
 from jepa_dyn.solve._training_arguments import DIVERGED_ABOVE, check_optimiser, checked_steps, optimiser_name
@@ -19,7 +20,7 @@ from jepa_dyn.status import Status
 from jepa_dyn.training.checkpoint import Keeper
 from jepa_dyn.training.image_data import probe_data, training_data
 from jepa_dyn.training.lanes import describe_loss, make_lanes, named_numbers, require_batch
-from jepa_dyn.training.many_lanes import CHUNK, ManyLanes, Observed, bytes_computed, over_lanes
+from jepa_dyn.training.many_lanes import CHUNK, ManyLanes, Observed, over_lanes
 from jepa_dyn.training.network_runs import NetworkRuns
 from jepa_dyn.training.step import (
     Lane,
@@ -128,7 +129,7 @@ def train_networks(
     runs = many.begin()
     parts = {"start": runs, "lanes per block": many.size} | _parts(setup, lanes, observed)
     keeper = Keeper(checkpoint, checkpoint_seconds, saved, parts)
-    shapes = many.logged_shapes(runs)
+    shapes = many.trace(runs)
     found = keeper.resumed(many.join(runs), shapes)
     logged, done = [], 0
     if found is not None:
