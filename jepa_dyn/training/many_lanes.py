@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from jepa_dyn._programs import bears_threads
@@ -43,6 +44,7 @@ class ManyLanes:
         self.setup, self.observed, self.count = setup, observed, lanes.seed.shape[0]
         self.size = block_size(self.count, lane_bytes)
         self.threads: int | None = 1
+        self.apart = False
         self.lanes = self.cut(lanes)
         self.evaluation = [_evaluation(setup, block) for block in self.lanes]
 
@@ -53,24 +55,41 @@ class ManyLanes:
     def advance(self, runs: list[NetworkRun], bounds: Int[Array, "chunk 2"]) -> tuple[list[NetworkRun], Any]:
         """(the runs after some stretches of steps in blocks, what was logged after each, of all lanes); see `_advance`."""
 
-        def one(block: tuple[Lane, Any, NetworkRun]) -> Any:
-            lanes, views, run = block
+        if self.apart:
+            return self._advance_apart(runs, bounds)
+
+        def one(lanes: Lane, views: Any, run: NetworkRun) -> Any:
             return _advance(self.setup, self.observed, lanes, views, run, bounds)
 
-        blocks = list(zip(self.lanes, self.evaluation, runs, strict=True))
-        if len(blocks) == 1:
-            results = [one(blocks[0])]
-        else:
-            results = in_threads(lambda block: jax.block_until_ready(one(block)), blocks, self.threads)
+        results = self._each(one, self.lanes, self.evaluation, runs)
         return [run for run, _ in results], self.join([values for _, values in results])
 
+    def _advance_apart(self, runs: list[NetworkRun], bounds: Int[Array, "chunk 2"]) -> tuple[list[NetworkRun], Any]:
+        """`advance` with the steps of each stretch on threads and what is logged after it on one."""
+        logs: list[Any] = []
+        for ends in bounds[np.asarray(bounds[:, 0]) >= 0]:
+            runs = self._each(lambda lanes, run, ends=ends: _train(self.setup, lanes, run, ends), self.lanes, runs)
+            blocks = zip(self.lanes, self.evaluation, runs, strict=True)
+            logs.append(self.join([_observe(self.setup, self.observed, *block) for block in blocks]))
+        return runs, jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *logs)
+
+    def _each(self, function: Callable, *blocks: list[Any]) -> list[Any]:
+        """`function` of every block, on threads where there are several."""
+        items = list(zip(*blocks, strict=True))
+        if len(items) == 1:
+            return [function(*items[0])]
+        return in_threads(lambda block: jax.block_until_ready(function(*block)), items, self.threads)
+
     def trace(self, runs: list[NetworkRun]) -> Any:
-        """Shapes of what `advance` logs; settles on how many threads run it."""
+        """Shapes of what `advance` logs; settles on what of it threads run."""
         bounds = jnp.zeros((CHUNK, 2), jnp.int32)
         program, (_, logged), _ = eqx.filter_make_jaxpr(_advance)(
             self.setup, self.observed, self.lanes[0], self.evaluation[0], runs[0], bounds
         )
-        self.threads = None if bears_threads(program.jaxpr) else 1
+        together = bears_threads(program.jaxpr)
+        steps = eqx.filter_make_jaxpr(_train)(self.setup, self.lanes[0], runs[0], bounds[0])[0]
+        self.threads = None if together or bears_threads(steps.jaxpr) else 1
+        self.apart = not together and self.threads is None and len(self.lanes) > 1
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.count, *leaf.shape[1:]), leaf.dtype), logged)
 
     def cut(self, tree: Any) -> list[Any]:
@@ -112,22 +131,34 @@ def _begin(setup: Setup, lanes: Lane, evaluation: Any) -> NetworkRun:
 
 
 @eqx.filter_jit
+def _train(setup: Setup, lanes: Lane, runs: NetworkRun, ends: Array) -> NetworkRun:
+    """The runs after the steps from ends[0] to ends[1]."""
+
+    def one_step(number: Array, runs: NetworkRun) -> NetworkRun:
+        return over_lanes(lambda lane, run: step(setup, lane, run, number), lanes, runs)
+
+    return jax.lax.fori_loop(ends[0], ends[1], one_step, runs)
+
+
+@eqx.filter_jit
+def _observe(setup: Setup, observed: Observed, lanes: Lane, evaluation: Any, runs: NetworkRun) -> Any:
+    def log(lane: Lane, run: NetworkRun, views: Any) -> Any:
+        return observe_run(setup, lane, observed.probe, observed.own, observed.spectra, run, views)
+
+    return over_lanes(log, lanes, runs, evaluation)
+
+
+@eqx.filter_jit
 def _advance(
     setup: Setup, observed: Observed, lanes: Lane, evaluation: Any, runs: NetworkRun, bounds: Array
 ) -> tuple[NetworkRun, Any]:
     """The runs after some stretches of steps, and what was logged after each; bounds (first, end) with first < 0 are no stretch."""
 
     def observe(runs: NetworkRun) -> Any:
-        def log(lane: Lane, run: NetworkRun, views: Any) -> Any:
-            return observe_run(setup, lane, observed.probe, observed.own, observed.spectra, run, views)
-
-        return over_lanes(log, lanes, runs, evaluation)
+        return _observe(setup, observed, lanes, evaluation, runs)
 
     def stretch(runs: NetworkRun, ends: Array) -> tuple[NetworkRun, Any]:
-        def one_step(number: Array, runs: NetworkRun) -> NetworkRun:
-            return over_lanes(lambda lane, run: step(setup, lane, run, number), lanes, runs)
-
-        runs = jax.lax.fori_loop(ends[0], ends[1], one_step, runs)
+        runs = _train(setup, lanes, runs, ends)
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(observe, runs))
         return runs, jax.lax.cond(ends[0] >= 0, observe, lambda _: blank, runs)
 

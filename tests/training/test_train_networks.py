@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jepa_dyn import Status
+from jepa_dyn import Status, _programs
 from jepa_dyn.losses import barlow_twins_loss, vicreg_loss
 from jepa_dyn.moments import load_labelled_images
 from jepa_dyn.training import (
@@ -19,6 +19,7 @@ from jepa_dyn.training import (
     Standardise,
     TwoViews,
     linear_network,
+    many_lanes,
     perceptron,
     scale_parameters,
     train_full_batch,
@@ -249,3 +250,29 @@ def test_bad_arguments_are_refused(change, error, message):
     given = {"make": plain, "images": (X, Y), "loss": "barlow_twins", "steps": 3, "learning_rate": 0.1} | change
     with pytest.raises(error, match=message):
         train_networks(given.pop("make"), given.pop("images"), given.pop("loss"), given.pop("steps"), **given)
+
+
+@pytest.mark.parametrize("log_every", [7, 1])
+def test_spectra_apart_from_the_steps(monkeypatch, log_every):
+    """Two blocks of lanes, the steps on two threads and the spectra on one: as in one program, but for rounding."""
+    monkeypatch.setattr(many_lanes, "num_cores", lambda: 2)
+    found = []
+    for version in ((99, 0), (0, 1)):
+        monkeypatch.setattr(_programs, "_MENDED_IN", version)
+        found.append(
+            train_networks(
+                plain,
+                (X, Y),
+                barlow_twins_loss,
+                20,
+                batch_size=None,
+                seeds=np.arange(8),
+                log_every=log_every,
+                learning_rate=0.02,
+            )  # fmt: skip
+        )
+    apart, together = found
+    assert {"eigenvalues", "loss"} < set(apart.ys) == set(together.ys)
+    np.testing.assert_array_equal(apart.steps, together.steps)
+    for name, values in together.ys.items():
+        np.testing.assert_allclose(apart.ys[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
