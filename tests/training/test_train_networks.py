@@ -269,7 +269,7 @@ def test_spectra_apart_from_the_steps(monkeypatch, log_every):
                 seeds=np.arange(8),
                 log_every=log_every,
                 learning_rate=0.02,
-            )  # fmt: skip
+            )
         )
     apart, together = found
     assert {"eigenvalues", "loss"} < set(apart.ys) == set(together.ys)
