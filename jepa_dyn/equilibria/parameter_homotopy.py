@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jepa_dyn._precision import x64_context
-from jepa_dyn.equilibria.frames import Divided, divided, from_frames, renewed, residual_in_frame, to_frames
+from jepa_dyn.equilibria.frames import Divided, divided, from_frames, num_framed, renewed, residual_in_frame, to_frames
 from jepa_dyn.equilibria.homotopy import AT_INFINITY, FINITE, Choice, Member, affine, draw_choice, follow
 from jepa_dyn.equilibria.reduced import GENERIC_COUNTS, num_unknowns, packed_residual
 
@@ -50,7 +50,8 @@ class Between:
     def __call__(self, z: Array, t: Array, own: tuple[Any, Array], begin: Any, choice: Choice) -> Array:
         """Its value at z = (unknowns, one); below full rank of `Divided` members, in a frame and with one = 1."""
         goal, frame = own
-        parts = [t * start + (1 - t) * end for end, start in zip(goal, begin, strict=True)]
+        share = choice.gamma * t / (choice.gamma * t + 1 - t)  # from 0 to 1 on a circle through both
+        parts = [share * start + (1 - share) * end for end, start in zip(goal, begin, strict=True)]
         if isinstance(begin, Divided):
             return residual_in_frame(z[:-1], frame, Divided(*parts), self.rank)
         return packed_residual(z[:-1], *Member(*parts), z[-1])
@@ -58,7 +59,7 @@ class Between:
     def renew(self, z: np.ndarray, own: tuple[Divided, np.ndarray]) -> tuple[np.ndarray, tuple[Divided, np.ndarray]]:
         """The same points in frames that fit them."""
         goal, frames = own
-        turned, frames = renewed(z[:, :-1], frames, self.rank)
+        turned, frames = renewed(z[:, :-1], frames.shape[-2], self.rank)
         return with_one(turned), (goal, frames)
 
 
@@ -146,33 +147,42 @@ def follow_sets(
     begin: Member, stack: Member, vectors: np.ndarray, rank: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every solution to every member of the stack: unknowns at the ends (sets, paths, unknowns), outcomes (sets, paths)."""
-    m, paths, sets = stack.xx.shape[-1], len(vectors), len(stack.xx)
-    first, goals = (begin, stack) if rank == m else (divided(begin), divided(stack))
-    goals = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), paths, axis=0), goals)
-    starts = np.tile(vectors, (sets, 1))
-    choice, between = draw_choice(rng, num_unknowns(m, rank)), Between(rank)
-    if rank == m:
-        z, outcome, _ = follow(between, with_one(starts), (goals, np.zeros(len(starts))), first, choice, _CAUTION)
-        finite = affine(z, outcome)
-    else:
-        # no homogeneous coordinate
-        fixed = choice._replace(plane=jnp.zeros(starts.shape[1] + 1, complex).at[-1].set(1.0))
-        unknowns, frames = to_frames(starts, m, rank)
-        z, outcome, (_, frames) = follow(
-            between,
-            with_one(unknowns),
-            (goals, frames),
-            first,
-            fixed,
-            _CAUTION,
-            renew=between.renew,
-            rounds=_ROUNDS,
-            most_steps=_MOST_STEPS,
-        )
-        finite = from_frames(z[outcome == FINITE, :-1], frames[outcome == FINITE], rank)
-    ends = np.full(starts.shape, np.nan, complex)
-    ends[outcome == FINITE] = finite
+    paths, sets = len(vectors), len(stack.xx)
+    goals = Member(*(np.repeat(np.asarray(leaf), paths, axis=0) for leaf in stack))
+    ends, outcome = follow_each(begin, goals, np.tile(vectors, (sets, 1)), rank, rng)
     return ends.reshape(sets, paths, -1), outcome.reshape(sets, paths)
+
+
+def follow_each(
+    begin: Member, goals: Member, starts: np.ndarray, rank: int, rng: np.random.Generator, bend: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every path to a member of its own, (ends (paths, unknowns), outcomes (paths,)), along an arc that is bent so far (angle)."""
+    m = begin.xx.shape[-1]
+    below = rank < m
+    count = num_framed(m, rank) if below else num_unknowns(m, rank)
+    choice, between = draw_choice(rng, count)._replace(gamma=jnp.asarray(np.exp(1j * bend))), Between(rank)
+    first, last = (divided(begin), divided(goals)) if below else (begin, goals)
+    last = jax.tree.map(np.asarray, last)
+    ends = np.full(starts.shape, np.nan, complex)
+    if not below:
+        z, outcome, _ = follow(between, with_one(starts), (last, np.zeros(len(starts))), first, choice, _CAUTION)
+        ends[outcome == FINITE] = affine(z, outcome)
+        return ends, outcome
+    unknowns, frames = to_frames(starts, m, rank)
+    # no homogeneous coordinate
+    z, outcome, _ = follow(
+        between,
+        with_one(unknowns),
+        (last, frames),
+        first,
+        choice._replace(plane=jnp.zeros(count + 1, complex).at[-1].set(1.0)),
+        _CAUTION,
+        renew=between.renew,
+        rounds=_ROUNDS,
+        most_steps=_MOST_STEPS,
+    )
+    ends[outcome == FINITE] = from_frames(z[outcome == FINITE, :-1], m, rank)
+    return ends, outcome
 
 
 def carried(
