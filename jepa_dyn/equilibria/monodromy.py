@@ -72,9 +72,7 @@ def polished(vector: np.ndarray, member: Member, rank: int) -> np.ndarray:
 
 def main() -> None:
     """Writes the file that `parameter_homotopy` reads."""
-    wanted = [
-        (m, rank) for m, rank in GENERIC_COUNTS if (rank > 1 or m == 1) and (m, rank) != (4, 3)
-    ]  # see `searched_ranks`
+    wanted = [(m, rank) for m, rank in GENERIC_COUNTS if rank > 1 or m == 1]  # rank 1 is an eigenvalue problem
     arrays = {}
     for m, rank in progress_bar(wanted, len(wanted), unit="systems"):
         base, found = all_solutions(m, rank)

@@ -25,9 +25,9 @@ from jepa_dyn.equilibria.homotopy import AT_INFINITY, FINITE, Choice, Member, af
 from jepa_dyn.equilibria.reduced import GENERIC_COUNTS, num_unknowns, packed_residual
 
 STARTS = Path(__file__).with_name("generic_solutions.npz")
-_MOST_ROUTES = 10
+_MOST_ROUTES, _MOST_IDLE = 10, 2
 _CAUTION = 1e-3
-_ROUNDS, _MOST_STEPS = 30, 600  # attempts after which the frames are turned, after which another route is tried
+_ROUNDS, _MOST_STEPS = 30, 3000  # attempts after which the frames are renewed, after which a path is given up
 
 
 class Solutions(NamedTuple):
@@ -69,14 +69,6 @@ def _stored() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def searched_ranks() -> set[tuple[int, int]]:
-    """(m, r) whose generic solutions are known: all of `GENERIC_COUNTS` of rank 1 = m or above 1, but (4, 3).
-
-    There loops find 279 of the 288: the others sit where their paths come too close to beta singular.
-    """
-    return {pair for pair in GENERIC_COUNTS if f"m{pair[0]}_rank{pair[1]}_solutions" in _stored()}
-
-
 def generic_member(m: int, rank: int) -> tuple[Member, np.ndarray]:
     """A generic member and all its finite solutions (`GENERIC_COUNTS`, unknowns)."""
     stored, name = _stored(), f"m{m}_rank{rank}"
@@ -103,38 +95,30 @@ def merge(known: np.ndarray, new: np.ndarray) -> np.ndarray:
 def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> list[Solutions]:
     """All solutions of one rank of real members of one size m, whose coefficients should be of order 1 (`scaled`).
 
-    Members that do not show the generic number of distinct finite solutions are solved again by way of random ones, so that
-    other paths come close to infinity; the solutions of all routes count.
+    Members that do not show the generic number of distinct finite solutions are solved again along arcs that are bent otherwise,
+    so that other paths come close to infinity; the solutions of all routes count. Routes end where two in turn add nothing.
     """
     m = members[0].xx.shape[-1]
     with x64_context(True):
         rng = np.random.default_rng(seed)
         generic = GENERIC_COUNTS[m, rank]
-        if (m, rank) not in searched_ranks():
-            return [Solutions(np.zeros((0, num_unknowns(m, rank)), complex), 0, generic) for _ in members]
-        base, known = generic_member(m, rank)
-        begin, starts = base, known
+        begin, starts = generic_member(m, rank)
         found = [np.zeros((0, num_unknowns(m, rank)), complex) for _ in members]
-        infinite, lost = np.zeros(len(members), int), np.full(len(members), generic)
+        infinite, lost, idle = np.zeros(len(members), int), np.full(len(members), generic), np.zeros(len(members), int)
         going = np.arange(len(members))
         for route in range(_MOST_ROUTES):
-            if route:
-                begin = random_member(rng, m)
-                starts = carried(base, begin, known, rank, rng, generic)
-                if not len(starts):
-                    continue
-                starts = starts[np.arange(generic) % len(starts)]
-            stack = Member(
-                *(jnp.stack([jnp.asarray(members[i][k], complex) for i in going.tolist()]) for k in range(3))
-            )
-            ends_of, outcome = follow_sets(begin, stack, starts, rank, rng)
+            stack = Member(*(np.stack([np.asarray(members[i][k], complex) for i in going.tolist()]) for k in range(3)))
+            bend = rng.uniform(-1.0, 1.0) if route else 0.0
+            ends_of, outcome = follow_sets(begin, stack, starts, rank, rng, bend)
             for i, ends, how in zip(going, ends_of, outcome, strict=True):
                 new = ends[how == FINITE]
                 new = np.concatenate([new, new.conj()])  # members are real: their solutions come in pairs
                 found[i] = merge(found[i], new)
                 infinite[i] = max(infinite[i], int((how == AT_INFINITY).sum()))
-                lost[i] = max(0, generic - len(found[i]) - infinite[i])
-            going = going[lost[going] > 0]
+                left = max(0, generic - len(found[i]) - infinite[i])
+                idle[i] = 0 if left < lost[i] else idle[i] + 1
+                lost[i] = left
+            going = going[(lost[going] > 0) & (idle[going] < _MOST_IDLE)]
             if going.size == 0:
                 break
         return [
@@ -144,19 +128,22 @@ def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> l
 
 
 def follow_sets(
-    begin: Member, stack: Member, vectors: np.ndarray, rank: int, rng: np.random.Generator
+    begin: Member, stack: Member, vectors: np.ndarray, rank: int, rng: np.random.Generator, bend: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every solution to every member of the stack: unknowns at the ends (sets, paths, unknowns), outcomes (sets, paths)."""
+    """Every solution to every member of the stack: unknowns at the ends (sets, paths, unknowns), outcomes (sets, paths).
+
+    In the complex line of members through both, along an arc that leaves the straight one by the angle `bend`.
+    """
     paths, sets = len(vectors), len(stack.xx)
     goals = Member(*(np.repeat(np.asarray(leaf), paths, axis=0) for leaf in stack))
-    ends, outcome = follow_each(begin, goals, np.tile(vectors, (sets, 1)), rank, rng)
+    ends, outcome = _follow_each(begin, goals, np.tile(vectors, (sets, 1)), rank, rng, bend)
     return ends.reshape(sets, paths, -1), outcome.reshape(sets, paths)
 
 
-def follow_each(
-    begin: Member, goals: Member, starts: np.ndarray, rank: int, rng: np.random.Generator, bend: float = 0.0
+def _follow_each(
+    begin: Member, goals: Member, starts: np.ndarray, rank: int, rng: np.random.Generator, bend: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every path to a member of its own, (ends (paths, unknowns), outcomes (paths,)), along an arc that is bent so far (angle)."""
+    """Every start to a member of its own: unknowns at the ends (paths, unknowns), outcomes (paths,)."""
     m = begin.xx.shape[-1]
     below = rank < m
     count = num_framed(m, rank) if below else num_unknowns(m, rank)
