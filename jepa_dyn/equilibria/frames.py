@@ -115,6 +115,7 @@ def _takagi(symmetric: np.ndarray) -> np.ndarray:
     P z = s conj(z), z = x - i y: (x, y) is a real eigenvector of [[Re P, Im P], [Im P, -Re P]] for s, (-y, x) one for -s.
     """
     rank = symmetric.shape[-1]
-    doubled = np.block([[symmetric.real, symmetric.imag], [symmetric.imag, -symmetric.real]])
+    real, imag = np.real(symmetric), np.imag(symmetric)
+    doubled = np.block([[real, imag], [imag, -real]])
     vectors = np.linalg.eigh(doubled)[1][..., rank:]
     return vectors[:, :rank] - 1j * vectors[:, rank:]

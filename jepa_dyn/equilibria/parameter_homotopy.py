@@ -27,7 +27,7 @@ from jepa_dyn.equilibria.reduced import GENERIC_COUNTS, num_unknowns, packed_res
 STARTS = Path(__file__).with_name("generic_solutions.npz")
 _MOST_ROUTES, _MOST_IDLE = 10, 2
 _CAUTION = 1e-3
-_ROUNDS, _MOST_STEPS = 30, 3000  # attempts after which the frames are renewed, after which a path is given up
+_ROUNDS, _MOST_STEPS = 30, 1500  # attempts after which the frames are renewed, after which a path is given up
 
 
 class Solutions(NamedTuple):

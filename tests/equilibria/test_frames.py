@@ -81,9 +81,7 @@ def test_regular_where_the_span_is_isotropic(rank):
     """w_1^T w_1 = 1e-3 .. 1e-12 at W and b of order 1: the Jacobian has a limit, and its least singular value one above 0."""
     m, rng = 4, np.random.default_rng(rank)
     with x64_context(True):
-        h, other, b = (
-            rng.normal(size=s) + 1j * rng.normal(size=s) for s in ((m, m), (m, m), (rank, rank))
-        )
+        h, other, b = (rng.normal(size=s) + 1j * rng.normal(size=s) for s in ((m, m), (m, m), (rank, rank)))
         least = []
         for small in (1e-3, 1e-6, 1e-9, 1e-12):
             w = np.eye(m, rank, dtype=complex)

@@ -208,6 +208,21 @@ def test_three_inputs_at_every_rank():
     assert len(met) > len(known) / 2
 
 
+@pytest.mark.slow
+def test_rank_three_of_four_inputs():
+    """288 solutions, the real ones proved; each equilibrium stands still; those of full rank come from another homotopy."""
+    xx, yx = random_data(np.random.default_rng(SEED), 4)
+    args = arguments(xx, yx, DECAY)
+    found = siamese_equilibria(args)
+    assert found.complete
+    for one, generic in zip(found.ranks, (8, 84, 288, 124), strict=True):
+        assert one.num_complex + len(one.s) + len(one.other) == generic
+        for s, radius in zip(one.s, one.radius, strict=True):
+            y = equilibrium_state(s, 4, args)
+            assert stability(y, args).speed < 1e-11 and radius < 1e-8
+            assert np.linalg.matrix_rank(s, tol=1e-8) == one.rank
+
+
 def test_many_data_sets_at_once():
     """Lanes give what single calls give; lambda may be per lane, the moments shared."""
     decays = np.array([0.02, 0.05])
@@ -283,6 +298,19 @@ def test_commuting_moments_have_a_closed_form():
     assert (
         len(commuting_equilibria(np.array([1.0, 3.0]), np.array([1.0, 0.1]), 0.1)[0]) == 3
     )  # one mode has nothing but 0
+
+
+@pytest.mark.slow
+def test_four_commuting_inputs():
+    """All 80 products of scalar roots, 32 of them of rank 3, are found at every rank, and no others."""
+    rho, tau, lam = np.array([1.0, 2.0, 1.5, 0.7]), np.array([0.9, -1.2, 0.8, 0.75]), 0.05
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    sizes, which = commuting_equilibria(rho, tau, lam)
+    found = siamese_equilibria(arguments(turn @ np.diag(rho) @ turn.T, turn @ np.diag(tau) @ turn.T, lam))
+    assert found.complete and [len(one.s) for one in found.ranks] == [8, 24, 32, 16]
+    for size, roots in zip(sizes[:-1], which[:-1], strict=True):
+        own = found.ranks[int((roots > 0).sum()) - 1].s
+        assert np.abs(own - turn @ np.diag(size) @ turn.T).max(axis=(1, 2)).min() < 1e-10
 
 
 def test_inputs_that_do_not_vary_are_forgotten():
