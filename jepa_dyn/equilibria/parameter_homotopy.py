@@ -25,7 +25,8 @@ from jepa_dyn.equilibria.homotopy import AT_INFINITY, FINITE, Choice, Member, af
 from jepa_dyn.equilibria.reduced import GENERIC_COUNTS, num_unknowns, packed_residual
 
 STARTS = Path(__file__).with_name("generic_solutions.npz")
-_MOST_ROUTES, _MOST_IDLE = 10, 2
+MANY = 200  # paths, above which every route takes half a minute
+_MOST_ROUTES, _FEW_ROUTES = 10, 3
 _CAUTION = 1e-3
 _ROUNDS, _MOST_STEPS = 30, 1500  # attempts after which the frames are renewed, after which a path is given up
 
@@ -95,18 +96,25 @@ def merge(known: np.ndarray, new: np.ndarray) -> np.ndarray:
 def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> list[Solutions]:
     """All solutions of one rank of real members of one size m, whose coefficients should be of order 1 (`scaled`).
 
-    Members that do not show the generic number of distinct finite solutions are solved again along arcs that are bent otherwise,
-    so that other paths come close to infinity; the solutions of all routes count. Routes end where two in turn add nothing.
+    Members that do not show the generic number of distinct finite solutions are solved again, along a bent arc and then by way of
+    random members, so that other paths come close to infinity; the solutions of all routes count.
     """
     m = members[0].xx.shape[-1]
     with x64_context(True):
         rng = np.random.default_rng(seed)
         generic = GENERIC_COUNTS[m, rank]
-        begin, starts = generic_member(m, rank)
+        base, known = generic_member(m, rank)
+        begin, starts = base, known
         found = [np.zeros((0, num_unknowns(m, rank)), complex) for _ in members]
-        infinite, lost, idle = np.zeros(len(members), int), np.full(len(members), generic), np.zeros(len(members), int)
+        infinite, lost = np.zeros(len(members), int), np.full(len(members), generic)
         going = np.arange(len(members))
-        for route in range(_MOST_ROUTES):
+        for route in range(_MOST_ROUTES if generic <= MANY else _FEW_ROUTES):
+            if route > 1:
+                begin = random_member(rng, m)
+                starts = carried(base, begin, known, rank, rng, generic)
+                if not len(starts):
+                    continue
+                starts = starts[np.arange(generic) % len(starts)]
             stack = Member(*(np.stack([np.asarray(members[i][k], complex) for i in going.tolist()]) for k in range(3)))
             bend = rng.uniform(-1.0, 1.0) if route else 0.0
             ends_of, outcome = follow_sets(begin, stack, starts, rank, rng, bend)
@@ -115,10 +123,8 @@ def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> l
                 new = np.concatenate([new, new.conj()])  # members are real: their solutions come in pairs
                 found[i] = merge(found[i], new)
                 infinite[i] = max(infinite[i], int((how == AT_INFINITY).sum()))
-                left = max(0, generic - len(found[i]) - infinite[i])
-                idle[i] = 0 if left < lost[i] else idle[i] + 1
-                lost[i] = left
-            going = going[(lost[going] > 0) & (idle[going] < _MOST_IDLE)]
+                lost[i] = max(0, generic - len(found[i]) - infinite[i])
+            going = going[lost[going] > 0]
             if going.size == 0:
                 break
         return [

@@ -22,7 +22,7 @@ from jepa_dyn._checks import is_traced, require_choice, require_positive
 from jepa_dyn._precision import x64_context
 from jepa_dyn.equilibria.certificate import Certificate, certify, same_root
 from jepa_dyn.equilibria.homotopy import AT_INFINITY, FAILED, Member, Paths, scaled, solve_total_degree
-from jepa_dyn.equilibria.parameter_homotopy import Solutions, solve_by_parameter
+from jepa_dyn.equilibria.parameter_homotopy import MANY, Solutions, solve_by_parameter
 from jepa_dyn.equilibria.reduced import (
     GENERIC_COUNTS,
     chart_of_map,
@@ -37,7 +37,7 @@ from jepa_dyn.flows.siamese import SiameseArguments, SiameseState
 
 METHODS = ("parameter", "total degree")
 MOST_INPUTS = 4
-_MOST_TURNS, _MANY = 5, 200  # of the inputs, of data sets of which paths were lost; above so many paths 1
+_MOST_TURNS = 5  # of the inputs, of data sets of which paths were lost; with `MANY` paths 1
 
 
 class RankEquilibria(eqx.Module):
@@ -183,7 +183,7 @@ def _best_of_rank(
 ) -> list[RankEquilibria]:
     """`_of_rank`; data sets of which paths were lost again in other coordinates, the fullest enumeration of each."""
     best = _of_rank(members, factors, rank, method, seed)
-    for turn in range(1, _MOST_TURNS if GENERIC_COUNTS[len(members[0].xx), rank] <= _MANY else 1):
+    for turn in range(1, _MOST_TURNS if GENERIC_COUNTS[len(members[0].xx), rank] <= MANY else 1):
         poor = [i for i, one in enumerate(best) if not one.complete]
         if not poor:
             break

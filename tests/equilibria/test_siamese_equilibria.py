@@ -20,11 +20,12 @@ from jepa_dyn.equilibria import (
     stability,
 )
 from jepa_dyn.equilibria.certificate import certify, same_root
-from jepa_dyn.equilibria.homotopy import FAILED, FINITE, Member, solve_total_degree
-from jepa_dyn.equilibria.parameter_homotopy import generic_member, solve_by_parameter
+from jepa_dyn.equilibria.homotopy import FAILED, FINITE, Member, scaled, solve_total_degree
+from jepa_dyn.equilibria.parameter_homotopy import generic_member, merge, solve_by_parameter
 from jepa_dyn.equilibria.reduced import (
     GENERIC_COUNTS,
     entries,
+    gram_of,
     rank_residual,
     reduced_residual,
     symmetric,
@@ -210,17 +211,21 @@ def test_three_inputs_at_every_rank():
 
 @pytest.mark.slow
 def test_rank_three_of_four_inputs():
-    """288 solutions, the real ones proved; each equilibrium stands still; those of full rank come from another homotopy."""
-    xx, yx = random_data(np.random.default_rng(SEED), 4)
-    args = arguments(xx, yx, DECAY)
-    found = siamese_equilibria(args)
-    assert found.complete
-    for one, generic in zip(found.ranks, (8, 84, 288, 124), strict=True):
-        assert one.num_complex + len(one.s) + len(one.other) == generic
-        for s, radius in zip(one.s, one.radius, strict=True):
-            y = equilibrium_state(s, 4, args)
-            assert stability(y, args).speed < 1e-11 and radius < 1e-8
-            assert np.linalg.matrix_rank(s, tol=1e-8) == one.rank
+    """288 distinct solutions of random data, each of them by its equation; the real ones have certificates."""
+    xx, yx = random_data(np.random.default_rng(3), 4)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    member, _ = scaled(turn @ xx @ turn.T, turn @ yx @ turn.T, 0.05)
+    (found,) = solve_by_parameter([member], 3)
+    assert len(found.vectors) == GENERIC_COUNTS[4, 3] and found.num_failed == found.num_at_infinity == 0
+    assert len(merge(found.vectors[:0], found.vectors)) == len(found.vectors)
+    for vector in found.vectors:
+        assert len(merge(found.vectors, vector.conj()[None])) == len(found.vectors)
+        gap = np.asarray(rank_residual(jnp.asarray(vector), *member, 3))
+        jacobian = jax.jacfwd(lambda v: rank_residual(v, *member, 3), holomorphic=True)(jnp.asarray(vector))
+        assert np.linalg.norm(np.linalg.solve(jacobian, gap)) < 1e-6 * (1 + np.linalg.norm(vector))
+    real = [one.real for one in found.vectors if np.abs(one.imag).max() < 1e-6 * np.abs(one).max()]
+    proofs = [certify(np.asarray(gram_of(jnp.asarray(one), 4, 3)), *member, 3) for one in real]
+    assert len(real) == 4 and all(one.radius < 1e-9 for one in proofs)
 
 
 def test_many_data_sets_at_once():
