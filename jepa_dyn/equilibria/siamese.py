@@ -115,7 +115,8 @@ def siamese_equilibria(
         args: of one system, weight decay > 0; or of many, every leaf with a leading axis: then a list. The rates do not matter.
         method: how full rank is found: "parameter" follows the finite solutions of a generic member, 2, 6, 24, 124 paths;
             "total degree" all 2^(m(m+1)/2) of a start system, which needs no knowledge of that number. Rank 1 is a quadratic
-            eigenvalue problem, the ranks between follow a generic member: rank 2 30 paths at m = 3 and 84 at m = 4, rank 3 288.
+            eigenvalue problem, the ranks between follow a generic member: rank 2 30 paths at m = 3 and 84 at m = 4, rank 3 288,
+            which takes half a minute to some minutes for a data set and may lose a few (`num_failed`).
         seed: of the random numbers of the homotopy, which decide the order of the work, not the result.
 
     Raises:
