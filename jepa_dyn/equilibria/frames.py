@@ -7,15 +7,15 @@ orthonormal for the Hermitian product, with |sigma_1| <= |sigma_2| <= ... <= 1. 
 
     W beta P^-1 beta^T P + lambda H W - G W beta = 0,    beta = b * R^T,    P^-1 beta^T P = (b * R)^T,
 
-entry by entry (*), with R_jk = sigma_j / sigma_k for j < k and 1 else. Where sigma_1 goes to 0, w_1 spans the radical, which beta
-keeps: beta_j1 = b_j1 sigma_1 / sigma_j vanishes, and the equation has a limit in W and b, for no 1 / sigma_1 is left. (The ratio
-of two sigma that vanish together has no limit, which is rarer by one equation.) What stays badly scaled are solutions that are
-large themselves, b nearly of rank one with entries of 1e3 and more: there steps are short, and rounding may end them.
+the products * entry by entry, with R_jk = sigma_j / sigma_k for j < k and 1 else. Where sigma_1 goes to 0, w_1 spans the radical,
+which beta keeps: beta_j1 = b_j1 sigma_1 / sigma_j vanishes, and the equation has a limit in W and b, for no 1 / sigma_1 is left.
+(The ratio of two sigma that vanish together has no limit, which is rarer by one equation.) What stays badly scaled are solutions
+that are large themselves, b nearly of rank one with entries of 1e3 and more: there steps are short, and rounding may end them.
 
 The unknowns W and b are m r + r^2, as many as the equation above (m r), w_i^T w_j = 0, r (r - 1) / 2, and the linear slices that
 fix the basis: with the frame U, which is W as it was when it was last renewed, u_i^H w_i = 1 and u_j^H w_k = R_jk u_k^H w_j for
 j < k. The turns W -> W (1 + e) that keep W^T W diagonal have e_kj = -R_jk e_jk, so the slices cut all of them, also where two
-sigma are equal. Lines of members are straight in (H, G, lambda), so that no X on the way is singular.
+sigma are equal. Members on the way are combinations of (H, G, lambda), so that no X on the way is singular.
 """
 
 from typing import Any, NamedTuple

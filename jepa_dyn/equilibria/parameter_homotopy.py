@@ -26,7 +26,7 @@ from jepa_dyn.equilibria.reduced import GENERIC_COUNTS, num_unknowns, packed_res
 
 STARTS = Path(__file__).with_name("generic_solutions.npz")
 MANY = 200  # paths, above which every route takes half a minute
-_MOST_ROUTES, _FEW_ROUTES = 10, 3
+_MOST_ROUTES, _FEW_ROUTES = 10, 4
 _CAUTION = 1e-3
 _ROUNDS, _MOST_STEPS = 30, 1500  # attempts after which the frames are renewed, after which a path is given up
 
