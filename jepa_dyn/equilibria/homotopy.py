@@ -194,7 +194,7 @@ def follow(
     limits, going = jnp.asarray([rounds, most_steps], jnp.int32), np.arange(lanes)
     while going.size:
         # one of few sizes, filled up with copies, so that little is compiled
-        size = lanes if going.size > lanes // 4 else min(lanes, max(32, lanes // 4))
+        size = next((size for size in (32, lanes // 4) if going.size <= size < lanes), lanes)
         lane = going[np.arange(size) % going.size]
         mine = jax.tree.map(lambda leaf, lane=lane: leaf[lane], own)
         paths, more = jax.device_get(

@@ -4,7 +4,7 @@ The solutions of the equation of one rank over all members form one irreducible 
 solve are a linear space of one dimension. So the solutions of one member are permuted transitively by loops of members, and
 loops from what is known find the rest. The number at which to stop is known from elsewhere (`GENERIC_COUNTS`).
 
-    python -m jepa_dyn.equilibria.monodromy     writes the file of start solutions again, in some minutes
+    python -m jepa_dyn.equilibria.monodromy     writes the file of start solutions again; rank 3 of m = 4 takes most of the time
 
 Source: Duff, Hill, Jensen, Lee, Leykin, Sommars 2019, Solving polynomial systems via homotopy continuation and monodromy.
 """
@@ -54,7 +54,7 @@ def all_solutions(m: int, rank: int, seed: int = 0) -> tuple[Member, np.ndarray]
                 return base, np.array([polished(one, base, rank) for one in found])
             ends, stop = found, base
             for goal in (random_member(rng, m), random_member(rng, m), base):
-                size = min(wanted, 16 if len(ends) <= 16 else wanted)  # few shapes, so that little is compiled
+                size = next((size for size in (16, 72) if len(ends) <= size < wanted), wanted)  # little is compiled
                 ends, stop = carried(stop, goal, ends, rank, rng, size), goal
             found = merge(found, ends)
         raise RuntimeError(f"m = {m}, rank {rank}: {len(found)} of {wanted} solutions were found.")
@@ -72,9 +72,7 @@ def polished(vector: np.ndarray, member: Member, rank: int) -> np.ndarray:
 
 def main() -> None:
     """Writes the file that `parameter_homotopy` reads."""
-    wanted = [
-        (m, rank) for m, rank in GENERIC_COUNTS if (rank > 1 or m == 1) and (m, rank) != (4, 3)
-    ]  # see `searched_ranks`
+    wanted = [(m, rank) for m, rank in GENERIC_COUNTS if rank > 1 or m == 1]  # rank 1 is an eigenvalue problem
     arrays = {}
     for m, rank in progress_bar(wanted, len(wanted), unit="systems"):
         base, found = all_solutions(m, rank)

@@ -20,14 +20,15 @@ import numpy as np
 from jaxtyping import Array
 
 from jepa_dyn._precision import x64_context
-from jepa_dyn.equilibria.frames import Divided, divided, from_frames, renewed, residual_in_frame, to_frames
+from jepa_dyn.equilibria.frames import Divided, divided, from_frames, num_framed, renewed, residual_in_frame, to_frames
 from jepa_dyn.equilibria.homotopy import AT_INFINITY, FINITE, Choice, Member, affine, draw_choice, follow
 from jepa_dyn.equilibria.reduced import GENERIC_COUNTS, num_unknowns, packed_residual
 
 STARTS = Path(__file__).with_name("generic_solutions.npz")
-_MOST_ROUTES = 10
+MANY = 200  # paths, above which every route takes half a minute
+_MOST_ROUTES, _FEW_ROUTES = 10, 4
 _CAUTION = 1e-3
-_ROUNDS, _MOST_STEPS = 30, 600  # attempts after which the frames are turned, after which another route is tried
+_ROUNDS, _MOST_STEPS = 30, 1500  # attempts after which the frames are renewed, after which a path is given up
 
 
 class Solutions(NamedTuple):
@@ -50,7 +51,8 @@ class Between:
     def __call__(self, z: Array, t: Array, own: tuple[Any, Array], begin: Any, choice: Choice) -> Array:
         """Its value at z = (unknowns, one); below full rank of `Divided` members, in a frame and with one = 1."""
         goal, frame = own
-        parts = [t * start + (1 - t) * end for end, start in zip(goal, begin, strict=True)]
+        share = choice.gamma * t / (choice.gamma * t + 1 - t)  # from 0 to 1 on a circle through both
+        parts = [share * start + (1 - share) * end for end, start in zip(goal, begin, strict=True)]
         if isinstance(begin, Divided):
             return residual_in_frame(z[:-1], frame, Divided(*parts), self.rank)
         return packed_residual(z[:-1], *Member(*parts), z[-1])
@@ -58,7 +60,7 @@ class Between:
     def renew(self, z: np.ndarray, own: tuple[Divided, np.ndarray]) -> tuple[np.ndarray, tuple[Divided, np.ndarray]]:
         """The same points in frames that fit them."""
         goal, frames = own
-        turned, frames = renewed(z[:, :-1], frames, self.rank)
+        turned, frames = renewed(z[:, :-1], frames.shape[-2], self.rank)
         return with_one(turned), (goal, frames)
 
 
@@ -66,14 +68,6 @@ class Between:
 def _stored() -> dict[str, np.ndarray]:
     with np.load(STARTS) as file:
         return dict(file)
-
-
-def searched_ranks() -> set[tuple[int, int]]:
-    """(m, r) whose generic solutions are known: all of `GENERIC_COUNTS` of rank 1 = m or above 1, but (4, 3).
-
-    There loops find 279 of the 288: the others sit where their paths come too close to beta singular.
-    """
-    return {pair for pair in GENERIC_COUNTS if f"m{pair[0]}_rank{pair[1]}_solutions" in _stored()}
 
 
 def generic_member(m: int, rank: int) -> tuple[Member, np.ndarray]:
@@ -102,31 +96,28 @@ def merge(known: np.ndarray, new: np.ndarray) -> np.ndarray:
 def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> list[Solutions]:
     """All solutions of one rank of real members of one size m, whose coefficients should be of order 1 (`scaled`).
 
-    Members that do not show the generic number of distinct finite solutions are solved again by way of random ones, so that
-    other paths come close to infinity; the solutions of all routes count.
+    Members that do not show the generic number of distinct finite solutions are solved again, along a bent arc and then by way of
+    random members, so that other paths come close to infinity; the solutions of all routes count.
     """
     m = members[0].xx.shape[-1]
     with x64_context(True):
         rng = np.random.default_rng(seed)
         generic = GENERIC_COUNTS[m, rank]
-        if (m, rank) not in searched_ranks():
-            return [Solutions(np.zeros((0, num_unknowns(m, rank)), complex), 0, generic) for _ in members]
         base, known = generic_member(m, rank)
         begin, starts = base, known
         found = [np.zeros((0, num_unknowns(m, rank)), complex) for _ in members]
         infinite, lost = np.zeros(len(members), int), np.full(len(members), generic)
         going = np.arange(len(members))
-        for route in range(_MOST_ROUTES):
-            if route:
+        for route in range(_MOST_ROUTES if generic <= MANY else _FEW_ROUTES):
+            if route > 1:
                 begin = random_member(rng, m)
                 starts = carried(base, begin, known, rank, rng, generic)
                 if not len(starts):
                     continue
                 starts = starts[np.arange(generic) % len(starts)]
-            stack = Member(
-                *(jnp.stack([jnp.asarray(members[i][k], complex) for i in going.tolist()]) for k in range(3))
-            )
-            ends_of, outcome = follow_sets(begin, stack, starts, rank, rng)
+            stack = Member(*(np.stack([np.asarray(members[i][k], complex) for i in going.tolist()]) for k in range(3)))
+            bend = rng.uniform(-1.0, 1.0) if route else 0.0
+            ends_of, outcome = follow_sets(begin, stack, starts, rank, rng, bend)
             for i, ends, how in zip(going, ends_of, outcome, strict=True):
                 new = ends[how == FINITE]
                 new = np.concatenate([new, new.conj()])  # members are real: their solutions come in pairs
@@ -143,36 +134,48 @@ def solve_by_parameter(members: Sequence[Member], rank: int, seed: int = 0) -> l
 
 
 def follow_sets(
-    begin: Member, stack: Member, vectors: np.ndarray, rank: int, rng: np.random.Generator
+    begin: Member, stack: Member, vectors: np.ndarray, rank: int, rng: np.random.Generator, bend: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every solution to every member of the stack: unknowns at the ends (sets, paths, unknowns), outcomes (sets, paths)."""
-    m, paths, sets = stack.xx.shape[-1], len(vectors), len(stack.xx)
-    first, goals = (begin, stack) if rank == m else (divided(begin), divided(stack))
-    goals = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), paths, axis=0), goals)
-    starts = np.tile(vectors, (sets, 1))
-    choice, between = draw_choice(rng, num_unknowns(m, rank)), Between(rank)
-    if rank == m:
-        z, outcome, _ = follow(between, with_one(starts), (goals, np.zeros(len(starts))), first, choice, _CAUTION)
-        finite = affine(z, outcome)
-    else:
-        # no homogeneous coordinate
-        fixed = choice._replace(plane=jnp.zeros(starts.shape[1] + 1, complex).at[-1].set(1.0))
-        unknowns, frames = to_frames(starts, m, rank)
-        z, outcome, (_, frames) = follow(
-            between,
-            with_one(unknowns),
-            (goals, frames),
-            first,
-            fixed,
-            _CAUTION,
-            renew=between.renew,
-            rounds=_ROUNDS,
-            most_steps=_MOST_STEPS,
-        )
-        finite = from_frames(z[outcome == FINITE, :-1], frames[outcome == FINITE], rank)
-    ends = np.full(starts.shape, np.nan, complex)
-    ends[outcome == FINITE] = finite
+    """Every solution to every member of the stack: unknowns at the ends (sets, paths, unknowns), outcomes (sets, paths).
+
+    In the complex line of members through both, along an arc that leaves the straight one by the angle `bend`.
+    """
+    paths, sets = len(vectors), len(stack.xx)
+    goals = Member(*(np.repeat(np.asarray(leaf), paths, axis=0) for leaf in stack))
+    ends, outcome = _follow_each(begin, goals, np.tile(vectors, (sets, 1)), rank, rng, bend)
     return ends.reshape(sets, paths, -1), outcome.reshape(sets, paths)
+
+
+def _follow_each(
+    begin: Member, goals: Member, starts: np.ndarray, rank: int, rng: np.random.Generator, bend: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every start to a member of its own: unknowns at the ends (paths, unknowns), outcomes (paths,)."""
+    m = begin.xx.shape[-1]
+    below = rank < m
+    count = num_framed(m, rank) if below else num_unknowns(m, rank)
+    choice, between = draw_choice(rng, count)._replace(gamma=jnp.asarray(np.exp(1j * bend))), Between(rank)
+    first, last = (divided(begin), divided(goals)) if below else (begin, goals)
+    last = jax.tree.map(np.asarray, last)
+    ends = np.full(starts.shape, np.nan, complex)
+    if not below:
+        z, outcome, _ = follow(between, with_one(starts), (last, np.zeros(len(starts))), first, choice, _CAUTION)
+        ends[outcome == FINITE] = affine(z, outcome)
+        return ends, outcome
+    unknowns, frames = to_frames(starts, m, rank)
+    # no homogeneous coordinate
+    z, outcome, _ = follow(
+        between,
+        with_one(unknowns),
+        (last, frames),
+        first,
+        choice._replace(plane=jnp.zeros(count + 1, complex).at[-1].set(1.0)),
+        _CAUTION,
+        renew=between.renew,
+        rounds=_ROUNDS,
+        most_steps=_MOST_STEPS,
+    )
+    ends[outcome == FINITE] = from_frames(z[outcome == FINITE, :-1], m, rank)
+    return ends, outcome
 
 
 def carried(

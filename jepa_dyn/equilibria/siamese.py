@@ -22,8 +22,9 @@ from jepa_dyn._checks import is_traced, require_choice, require_positive
 from jepa_dyn._precision import x64_context
 from jepa_dyn.equilibria.certificate import Certificate, certify, same_root
 from jepa_dyn.equilibria.homotopy import AT_INFINITY, FAILED, Member, Paths, scaled, solve_total_degree
-from jepa_dyn.equilibria.parameter_homotopy import Solutions, searched_ranks, solve_by_parameter
+from jepa_dyn.equilibria.parameter_homotopy import MANY, Solutions, solve_by_parameter
 from jepa_dyn.equilibria.reduced import (
+    GENERIC_COUNTS,
     chart_of_map,
     entries,
     gram_of,
@@ -36,7 +37,7 @@ from jepa_dyn.flows.siamese import SiameseArguments, SiameseState
 
 METHODS = ("parameter", "total degree")
 MOST_INPUTS = 4
-_MOST_TURNS = 5  # of the inputs, of data sets of which paths were lost
+_MOST_TURNS = 5  # of the inputs, of data sets of which paths were lost; with `MANY` paths 1
 
 
 class RankEquilibria(eqx.Module):
@@ -114,8 +115,8 @@ def siamese_equilibria(
         args: of one system, weight decay > 0; or of many, every leaf with a leading axis: then a list. The rates do not matter.
         method: how full rank is found: "parameter" follows the finite solutions of a generic member, 2, 6, 24, 124 paths;
             "total degree" all 2^(m(m+1)/2) of a start system, which needs no knowledge of that number. Rank 1 is a quadratic
-            eigenvalue problem, rank 2 follows a generic member, 30 paths at m = 3 and 84 at m = 4. Rank 3 of m = 4 is not searched:
-            its 288 solutions count as lost.
+            eigenvalue problem, the ranks between follow a generic member: rank 2 30 paths at m = 3 and 84 at m = 4, rank 3 288,
+            which takes half a minute to some minutes for a data set and may lose a few (`num_failed`).
         seed: of the random numbers of the homotopy, which decide the order of the work, not the result.
 
     Raises:
@@ -183,8 +184,7 @@ def _best_of_rank(
 ) -> list[RankEquilibria]:
     """`_of_rank`; data sets of which paths were lost again in other coordinates, the fullest enumeration of each."""
     best = _of_rank(members, factors, rank, method, seed)
-    searched = rank == 1 or (len(members[0].xx), rank) in searched_ranks()
-    for turn in range(1, _MOST_TURNS if searched else 1):
+    for turn in range(1, _MOST_TURNS if GENERIC_COUNTS[len(members[0].xx), rank] <= MANY else 1):
         poor = [i for i, one in enumerate(best) if not one.complete]
         if not poor:
             break
