@@ -157,7 +157,7 @@ def test_routes_of_stepwise_learning_agree(tmp_path):
     assert {row["steps"] for row in rows if row["route"] == "ours"} == {60}
     text = results.read_text()
     assert text.count("## Stepwise learning\n") == 1 and str(tmp_path) not in text
-    assert "`python -m benchmarks.stepwise --quick --steps 40 --fast-steps 60 --repeats 1`" in text
+    assert "`python -m benchmarks.stepwise --quick --repeats 1 --steps 40 --fast-steps 60`" in text
     assert json.loads((tmp_path / "out.json").read_text())["growth"] == []
 
 

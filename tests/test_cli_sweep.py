@@ -33,7 +33,7 @@ threads = 1
 SLOW = """
 import jax, jax.numpy as jnp
 def slow(a):
-    return {"x": jax.lax.fori_loop(0, 300_000, lambda i, x: x + jnp.sin(x) * 1e-4, a)}
+    return {"x": jax.lax.fori_loop(0, 2_000_000, lambda i, x: x + jnp.sin(x) * 1e-4, a)}
 """
 
 
