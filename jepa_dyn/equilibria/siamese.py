@@ -117,7 +117,8 @@ def siamese_equilibria(
             "total degree" all 2^(m(m+1)/2) of a start system, which needs no knowledge of that number. Rank 1 is a quadratic
             eigenvalue problem, the ranks between follow a generic member: rank 2 30 paths at m = 3 and 84 at m = 4, rank 3 288,
             which takes half a minute to some minutes for a data set and may lose a few (`num_failed`).
-        seed: of the random numbers of the homotopy, which decide the order of the work, not the result.
+        seed: of the random numbers of the homotopy, which decide the order of the work; where an enumeration is not complete,
+            others may find what is missing.
 
     Raises:
         ValueError: m > 4, a weight decay of 0 (then the equilibria form continua), an unknown method.
