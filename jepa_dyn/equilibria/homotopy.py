@@ -167,6 +167,11 @@ def _finish_all(homotopy: Callable, paths: _Path, own: Any, shared: Any, choice:
     return jax.vmap(lambda path, own: _finish(homotopy, path, own, shared, choice))(paths, own)
 
 
+def one_of_few(count: int, *sizes: int) -> int:
+    """The first of some sizes that holds so many paths, else the last: filled up with copies, so that little is compiled."""
+    return next((size for size in sizes[:-1] if count <= size < sizes[-1]), sizes[-1])
+
+
 def follow(
     homotopy: Callable,
     starts: np.ndarray,
@@ -193,9 +198,7 @@ def follow(
     own = jax.tree.map(np.array, own)
     limits, going = jnp.asarray([rounds, most_steps], jnp.int32), np.arange(lanes)
     while going.size:
-        # one of few sizes, filled up with copies, so that little is compiled
-        size = next((size for size in (32, lanes // 4) if going.size <= size < lanes), lanes)
-        lane = going[np.arange(size) % going.size]
+        lane = going[np.arange(one_of_few(going.size, 32, lanes // 4, lanes)) % going.size]
         mine = jax.tree.map(lambda leaf, lane=lane: leaf[lane], own)
         paths, more = jax.device_get(
             _advance_all(homotopy, _Path(*(leaf[lane] for leaf in whole)), mine, shared, choice, caution, limits)

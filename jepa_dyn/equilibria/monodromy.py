@@ -15,7 +15,7 @@ import numpy as np
 
 from jepa_dyn._precision import x64_context
 from jepa_dyn._progress import progress_bar
-from jepa_dyn.equilibria.homotopy import Member
+from jepa_dyn.equilibria.homotopy import Member, one_of_few
 from jepa_dyn.equilibria.parameter_homotopy import STARTS, carried, merge, random_member
 from jepa_dyn.equilibria.reduced import GENERIC_COUNTS, chart_of_map, rank_residual
 
@@ -54,8 +54,7 @@ def all_solutions(m: int, rank: int, seed: int = 0) -> tuple[Member, np.ndarray]
                 return base, np.array([polished(one, base, rank) for one in found])
             ends, stop = found, base
             for goal in (random_member(rng, m), random_member(rng, m), base):
-                size = next((size for size in (16, 72) if len(ends) <= size < wanted), wanted)  # little is compiled
-                ends, stop = carried(stop, goal, ends, rank, rng, size), goal
+                ends, stop = carried(stop, goal, ends, rank, rng, one_of_few(len(ends), 16, 72, wanted)), goal
             found = merge(found, ends)
         raise RuntimeError(f"m = {m}, rank {rank}: {len(found)} of {wanted} solutions were found.")
 

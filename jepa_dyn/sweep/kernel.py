@@ -160,13 +160,14 @@ class MappedKernel(Kernel):
     ):
         super().__init__(fn, grid, key, keep, reduction)
         self.devices = tuple(jax.local_devices() if devices is None else devices)
-        on_one_cpu = len(self.devices) == 1 and self.devices[0].platform == "cpu"
-        self.threads = (num_cores() if threads is None else threads) if on_one_cpu else 1
-        self.workers = self.threads if on_one_cpu else len(self.devices)
         self.programs: dict[tuple, Any] = {}
         self.traces = {group: self._trace(dict(group)) for group in self._groups()}
-        if self.devices[0].platform == "cpu" and not all(bears_threads(one.jaxpr) for one in self.traces.values()):
-            self.devices, self.threads, self.workers = self.devices[:1], 1, 1
+        on_cpu = self.devices[0].platform == "cpu"
+        if on_cpu and not all(bears_threads(one.jaxpr) for one in self.traces.values()):
+            self.devices, threads = self.devices[:1], 1
+        on_one_cpu = on_cpu and len(self.devices) == 1
+        self.threads = (num_cores() if threads is None else threads) if on_one_cpu else 1
+        self.workers = self.threads if on_one_cpu else len(self.devices)
         if reduction:
             reduction.check(grid, self.outputs)
 

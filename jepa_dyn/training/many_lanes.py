@@ -86,10 +86,12 @@ class ManyLanes:
         program, (_, logged), _ = eqx.filter_make_jaxpr(_advance)(
             self.setup, self.observed, self.lanes[0], self.evaluation[0], runs[0], bounds
         )
-        together = bears_threads(program.jaxpr)
-        steps = eqx.filter_make_jaxpr(_train)(self.setup, self.lanes[0], runs[0], bounds[0])[0]
-        self.threads = None if together or bears_threads(steps.jaxpr) else 1
-        self.apart = not together and self.threads is None and len(self.lanes) > 1
+        if bears_threads(program.jaxpr):
+            self.threads = None
+        elif len(self.lanes) > 1:
+            steps = eqx.filter_make_jaxpr(_train)(self.setup, self.lanes[0], runs[0], bounds[0])[0]
+            self.apart = bears_threads(steps.jaxpr)
+            self.threads = None if self.apart else 1
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.count, *leaf.shape[1:]), leaf.dtype), logged)
 
     def cut(self, tree: Any) -> list[Any]:

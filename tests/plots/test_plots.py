@@ -139,8 +139,9 @@ def test_map_with_a_centre_and_contours():
 
 def test_maps_of_one_value_or_none():
     one = xarray.DataArray([[1.0]], dims=("b", "a"), coords={"a": [1.0], "b": [1.0]})
-    heat_map(one, x="a", y="b")
-    heat_map(one * np.nan, x="a", y="b")
+    for data, shown in ((one, 1), (one * np.nan, 0)):
+        _, ax = heat_map(data, x="a", y="b")
+        assert ax.collections[0].get_array().count() == shown
 
 
 @pytest.mark.parametrize(

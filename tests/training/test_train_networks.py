@@ -259,6 +259,8 @@ def test_spectra_apart_from_the_steps(monkeypatch, log_every):
     found = []
     for version in ((99, 0), (0, 1)):
         monkeypatch.setattr(_programs, "_MENDED_IN", version)
+        if version == (0, 1):  # this jaxlib may hang: one block after the other
+            monkeypatch.setattr(many_lanes, "in_threads", lambda function, blocks, most: [function(b) for b in blocks])
         found.append(
             train_networks(
                 plain,
